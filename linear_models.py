@@ -7,7 +7,7 @@ with the score z, and which weights it calls good, makes eight methods out of on
 section explains one, builds it in numpy, and shows the same in scikit-learn.
 
 Run `python linear_models.py`, or a part of it: `python linear_models.py ridge lasso`. Check it with
-`pytest`. Nothing but numpy is needed until a part called "The library version".
+`pytest`. Nothing but numpy is needed before a function called `sklearn_...`, the library version.
 
     n, d, k   number of examples, of features, of classes
     X         features, one example per row                          (n, d)
@@ -30,8 +30,8 @@ import numpy as np
 
 from utils import (
     DidNotConverge, accuracy, check_array, check_labels, check_number, check_X, check_Xy, compare,
-    k_fold, make_moons, r2_score, read_table, report, roc_auc, roc_curve,
-    run_chapter, save_plot, stratified_k_fold, train_test_split,
+    k_fold, make_moons, r2_score, read_table, report, roc_auc, roc_curve, run_chapter, save_plot,
+    stratified_k_fold, train_test_split,
 )  # fmt: skip
 
 # How close scratch and library must be, relative to max(1, largest number), and why.
@@ -74,23 +74,22 @@ Squared error decides, and it has a best answer that needs no search:
 
     J(w, b) = ‖y - Xw - b‖² = Σᵢ (yᵢ - xᵢ·w - b)²                                               (1)
 
-At the best b the residuals add up to zero, so b = mean(y) - mean(X)·w. Put that in, and what is left
-is (1) without b, on columns from which the mean is taken. A zero gradient means XᵀX w = Xᵀy, the
-normal equations. Do not solve them as they stand. The condition number κ (kappa) says how much an
-error can grow on its way from the data to w. XᵀX has κ², and half of the digits are gone. A
-factorisation X = QR, where QᵀQ = I and R is triangular, pays no such price: Qᵀ keeps lengths, so
+At the best b the residuals add up to zero, so b = mean(y) - mean(X)·w. Put that in, and (1) has no
+b, on columns from which the mean is taken. A zero gradient gives the normal equations XᵀX w = Xᵀy.
+Do not solve those: the condition number κ (kappa) says how much an error can grow on its way from
+the data to w, and XᵀX has κ², which costs half of the digits. A factorisation X = QR, where QᵀQ = I
+and R is triangular, pays no such price, since Qᵀ keeps lengths:
 
-    ‖y - Xw‖² = ‖Qᵀy - Rw‖² + a rest that no w can change                                       (2)
+    ‖y - Xw‖² = ‖Qᵀy - Rw‖² + a rest that no w can change                                      (2)
 
-The small R also tells how many directions the data have. In R = USVᵀ a singular value below rounding
-counts as zero. If there is one, many w fit equally well (two equal columns can share a weight in any
-proportion), and we return the shortest.
+The small R also tells how many directions the data have. In R = USVᵀ a singular value below
+rounding counts as zero. If there is one, many w fit equally well (two equal columns can share a
+weight in any proportion), and we return the shortest.
 """
 
 # %%
 def solve_least_squares(A, r):
     """The shortest w (d,) that minimises ‖r - Aw‖², for A (n, d) of any shape and rank.
-
     Equation (2), on columns scaled to one size so that small ones keep their digits. Factor
     [A r] as one: the last column of R is then Qᵀr. Golub and Van Loan (2013), chapter 5."""
     size = np.abs(A).max(axis=0)
@@ -118,7 +117,7 @@ def fit_linear_regression(X, y):
 
 Walk downhill. Half the mean of the squares has the same minimum, and one step size fits any n:
 
-    J(θ) = ‖y - X1 θ‖² / 2n              g = -X1ᵀr / n               θ ← θ - ηg                   (3)
+    J(θ) = ‖y - X1 θ‖² / 2n              g = -X1ᵀr / n               θ ← θ - ηg                 (3)
 
 How large may η be? Where J is steepest it curves like L/2 times a square: L is the largest
 eigenvalue of X1ᵀX1 / n. There a step multiplies the error by 1 - ηL. So the walk converges if
@@ -147,29 +146,20 @@ def gradient_descent(objective, slope, theta, lr, steps):
 def fit_linear_regression_gd(X, y, lr, steps):
     """Equation (3) from zero: w (d,), b, losses (steps,). Explodes if lr > step_bound(X)."""
     X, y = check_Xy(X, y)
-    X1, n = add_ones(X), len(y)
-
-    def objective(theta):
-        return np.sum((y - X1 @ theta) ** 2) / (2 * n)
-
-    def slope(theta):
-        return -X1.T @ (y - X1 @ theta) / n
-
-    return gradient_descent(objective, slope, np.zeros(X1.shape[1]), lr, steps)
-
-# %% [markdown]
-"""
-### The library version
-`LinearRegression` keeps w in `coef_` and b in `intercept_`. Since version 1.9 it drops every
-direction below `tol=1e-6` of the largest. The powers x, ..., x⁷ over 0 to 10 have directions that
-small: the demo shows it lose all digits of w there, and `tol=1e-16` bring them back.
-"""
+    X1 = add_ones(X)
+    return gradient_descent(
+        lambda theta: np.sum((y - X1 @ theta) ** 2) / (2 * len(y)),
+        lambda theta: X1.T @ (X1 @ theta - y) / len(y),
+        np.zeros(X1.shape[1]), lr, steps,
+    )  # fmt: skip
 
 # %%
 def sklearn_linear_regression(X, y, tol=1e-16):
-    """The fitted estimator. tol: the relative size at which a direction is dropped."""
+    """The library version: w stands in `coef_`, b in `intercept_`.
+    Since version 1.9 its default tol=1e-6 drops every direction below a millionth of the
+    largest. x, ..., x⁷ over 0 to 10 have such directions: the demo shows every digit of w lost,
+    and tol=1e-16 bring them back."""
     from sklearn.linear_model import LinearRegression
-
     return LinearRegression(tol=tol).fit(X, y)
 
 
@@ -210,11 +200,9 @@ the noise with huge weights of opposite sign. Ridge puts a price on size:
     (XᵀX + λI) w = Xᵀy,                  the means taken out of X and y                         (5)
 
 A direction in which the data have singular value s is shrunk by s² / (s² + λ): strong ones hardly,
-weak ones almost to zero. That is bias, accepted in return for less variance.
-
-The intercept stays free. A price on b would pull all predictions towards 0, and the fit would depend
-on where a thermometer has its zero. It does depend on the units of X: per kilometre a weight is 1000
-times what it is per metre, and its price a million times. Scale the columns first.
+weak ones almost to zero. That is bias, accepted for less variance. The intercept stays free, else
+the fit would depend on where a thermometer has its zero. It does depend on units: per kilometre a
+weight is 1000 times what it is per metre, and its price a million times. Scale the columns first.
 
 Why is XᵀX good enough here? Adding λ keeps it away from singular. When λ is too small for that, we
 solve (4) as least squares with d more rows, √λ I, whose targets are zero.
@@ -223,7 +211,6 @@ solve (4) as least squares with d more rows, √λ I, whose targets are zero.
 # %%
 def centred_gram(X, y, rows=2048):
     """XᵀX (d, d) and Xᵀy (d,) with the means taken out, and mean(X), by blocks of rows.
-
     A block fits in the processor's cache: no centred copy of X is made, and no digits are lost
     to large means, as they would be in XᵀX - n mean meanᵀ."""
     mean, gram, moment = X.mean(axis=0), 0, 0
@@ -248,18 +235,11 @@ def fit_ridge(X, y, l2):
         w = solve_least_squares(rows, np.append(y - y.mean(), np.zeros(len(mean))))
     return w, y.mean() - mean @ w
 
-# %% [markdown]
-"""
-### The library version
-`Ridge(alpha=λ)` has the same (4). Elsewhere `alpha` may multiply a mean of squares, and `C` is 1/λ:
-read the objective before you carry a value from one estimator to the next.
-"""
-
 # %%
 def sklearn_ridge(X, y, l2):
-    """The same model, fitted by scikit-learn. Returns the fitted estimator."""
+    """The library version: `Ridge(alpha=λ)` has the same (4). Elsewhere `alpha` may multiply a
+    mean of squares, and `C` is 1/λ: read the objective before you carry a value over."""
     from sklearn.linear_model import Ridge
-
     return Ridge(alpha=l2).fit(X, y)
 
 
@@ -289,9 +269,9 @@ its price gets the weight 0 exactly:
 
     J(w, b) = ‖y - Xw - b‖² / 2n + λ₁‖w‖₁ + λ₂/2 ‖w‖²                                           (6)
 
-λ₁ alone is the lasso. With λ₂ it is the elastic net, which keeps near twins together where the lasso
-picks one. J has a corner at wⱼ = 0, so there is no gradient to follow. But one coordinate at a time
-is easy. On centred columns let ρⱼ = xⱼ·r/n + (xⱼ·xⱼ/n) wⱼ (rho), the pull of the data on wⱼ when it
+λ₁ alone is the lasso. With λ₂ it is the elastic net, which keeps near twins where the lasso picks
+one. J has a corner at wⱼ = 0, so there is no gradient to follow. But one coordinate at a time is
+easy. On centred columns let ρⱼ = xⱼ·r/n + (xⱼ·xⱼ/n) wⱼ (rho), the pull of the data on wⱼ when it
 starts from zero. The best wⱼ, the others fixed, is then
 
     wⱼ ← sign(ρⱼ) max(|ρⱼ| - λ₁, 0) / (xⱼ·xⱼ/n + λ₂)                                            (7)
@@ -301,8 +281,8 @@ until no feature pulls harder than λ₁, and it yields a number D that J cannot
 
     D = s r·y/n - s² (r·r/n + λ₂‖w‖²) / 2,        s = min(1, λ₁ / maxⱼ |xⱼ·r/n - λ₂wⱼ|)         (8)
 
-J - D is the duality gap: what is left to win, at most. A zero weight is a choice between candidates.
-It is no proof that a feature has no effect.
+J - D is the duality gap: what is left to win, at most. A zero weight is a choice between
+candidates. It is no proof that a feature has no effect.
 """
 
 # %%
@@ -322,7 +302,6 @@ def duality_gap(w, pull, moment, yy, l1, l2):
 
 def fit_lasso(X, y, l1, l2=0.0, tol=1e-12, sweeps=20_000):
     """Equation (6) by coordinate descent: w (d,), b. l1 > 0, l2 >= 0; gap <= tol * y·y/n.
-
     pull = Xᵀr/n is kept up to date through XᵀX, so a step costs d, not n. After a full sweep
     only the nonzero weights move, until they rest. Friedman, Hastie, Tibshirani (2010)."""
     X, y = check_Xy(X, y)
@@ -349,18 +328,11 @@ def fit_lasso(X, y, l1, l2=0.0, tol=1e-12, sweeps=20_000):
         warnings.warn(f"lasso: duality gap {gap:.1e} after {sweeps} sweeps", DidNotConverge, 2)
     return np.array(w), y.mean() - mean @ w
 
-# %% [markdown]
-"""
-### The library version
-`Lasso(alpha=λ₁)` divides the squares by 2n as in (6); `Ridge` does not. `ElasticNet` splits one
-`alpha` = λ₁ + λ₂ by `l1_ratio` = λ₁ / alpha.
-"""
-
 # %%
 def sklearn_lasso(X, y, l1, l2=0.0):
-    """The same model, fitted by scikit-learn. Returns the fitted estimator."""
+    """The library version: `Lasso(alpha=λ₁)` divides the squares by 2n as in (6), `Ridge` does not.
+    `ElasticNet` splits one `alpha` = λ₁ + λ₂ by `l1_ratio` = λ₁ / alpha."""
     from sklearn.linear_model import ElasticNet, Lasso
-
     options = dict(tol=1e-12, max_iter=100_000)
     if l2 == 0:
         return Lasso(alpha=l1, **options).fit(X, y)
@@ -370,7 +342,6 @@ def sklearn_lasso(X, y, l1, l2=0.0):
 def demo_lasso(plot=False):
     """Real data: at which price does each of ten measurements drop out?"""
     from sklearn.datasets import load_diabetes
-
     print("\n== Lasso: which of ten measurements predict the course of diabetes? ==\n")
     data, rows = load_diabetes(), []
     X, y = scale(data.data, *fit_scaler(data.data)), data.target
@@ -395,22 +366,19 @@ A score can be any number. The sigmoid σ (sigma) squeezes it between 0 and 1:
 
     p = σ(z) = 1 / (1 + exp(-z))                                                                (9)
 
-Good parameters make the labels we saw likely. Minus the log of that likelihood, plus a price for
-large weights (not for b), is
+Good parameters make the labels we saw likely. Minus the log of that, plus a price on w, is
 
     J(w, b) = Σᵢ [log(1 + exp(zᵢ)) - yᵢzᵢ] + λ/2 ‖w‖²                                          (10)
     ∂J/∂w = Xᵀ(p - y) + λw               ∂J/∂b = Σᵢ (pᵢ - yᵢ)                                  (11)
 
-No formula solves (11) = 0, but Newton's method needs few steps. It takes the parabola with the slope
-g and the curvature H of J, and jumps to its bottom:
+No formula solves (11) = 0. Newton's method takes the parabola with the slope g and the curvature H
+of J, jumps to its bottom, and does so again. It needs few steps:
 
     H = X1ᵀ diag(p(1 - p)) X1 + λI       θ ← θ - t H⁻¹g                                        (12)
 
-with no λ for b. The share t is 1, unless J would rise: then it is halved until J falls. Each step is
-least squares with weights p(1 - p), hence the other name, iteratively reweighted least squares.
-
-Without a price this can fail, and should. If a line separates the classes, longer weights make every
-label likelier without end, and no w is best. Then we say so.
+with no λ for b. The share t is 1, unless J would rise: then it is halved until J falls. Each step
+is least squares with weights p(1 - p). Without a price it can fail, and should: if a line separates
+the classes, longer weights make every label likelier without end. No w is best, and we say so.
 """
 
 # %%
@@ -427,7 +395,6 @@ def logistic_loss(z, y):
 
 def newton(objective, slopes, theta, name, steps=100):
     """Minimise a convex J by (12). objective(theta) is J, slopes(theta) its g and H.
-
     Returns theta and the last full step, by when g·H⁻¹g / 2, the expected gain, is rounding.
     A singular H gives its shortest solution. Boyd and Vandenberghe (2004), section 9.5."""
     J = objective(theta)
@@ -447,20 +414,15 @@ def newton(objective, slopes, theta, name, steps=100):
 
 def fit_logistic(X, y, l2):
     """Equation (10) by Newton: w (d,), b, for labels 0 and 1. l2 >= 0.
-
     Raises ValueError if l2 is 0 and the classes can be separated: then no w is best."""
     X, y = check_labels(X, y, classes=2)
-    check_number("l2", l2, least=0)
-    X1, price = add_ones(X), np.append(np.full(X.shape[1], float(l2)), 0)
-
+    X1, price = add_ones(X), np.append(np.full(X.shape[1], check_number("l2", l2, least=0)), 0)
     def objective(theta):
         return logistic_loss(X1 @ theta, y) + theta @ (price * theta) / 2
-
     def slopes(theta):
         p = sigmoid(X1 @ theta)
         H = X1.T @ (X1 * (p * (1 - p))[:, None]) + np.diag(price)
         return X1.T @ (p - y) + price * theta, H  # equation (11)
-
     theta, step = newton(objective, slopes, np.zeros(X1.shape[1]), "logistic regression")
     if l2 == 0 and np.abs(X1 @ step).max() > 1e-3:  # flat, and still moving
         raise ValueError("l2 must be above 0 here: the classes can be separated, no w is best")
@@ -470,34 +432,24 @@ def fit_logistic(X, y, l2):
 def fit_logistic_gd(X, y, l2, lr, steps):
     """Gradient descent on (10) / n, from zero: w (d,), b, and J / n before each step (steps,)."""
     X, y = check_labels(X, y, classes=2)
-    check_number("l2", l2, least=0)
-    X1, price = add_ones(X), np.append(np.full(X.shape[1], float(l2)), 0)
-
-    def objective(theta):
-        return (logistic_loss(X1 @ theta, y) + theta @ (price * theta) / 2) / len(y)
-
-    def slope(theta):
-        return (X1.T @ (sigmoid(X1 @ theta) - y) + price * theta) / len(y)
-
-    return gradient_descent(objective, slope, np.zeros(X1.shape[1]), lr, steps)
+    X1, price = add_ones(X), np.append(np.full(X.shape[1], check_number("l2", l2, least=0)), 0)
+    return gradient_descent(
+        lambda theta: (logistic_loss(X1 @ theta, y) + theta @ (price * theta) / 2) / len(y),
+        lambda theta: (X1.T @ (sigmoid(X1 @ theta) - y) + price * theta) / len(y),
+        np.zeros(X1.shape[1]), lr, steps,
+    )  # fmt: skip
 
 
 def predict_logistic(X, w, b):
     """Probability of class 1, (n,), from 0 to 1."""
     return sigmoid(predict_linear(X, w, b))
 
-# %% [markdown]
-"""
-### The library version
-`LogisticRegression` asks for `C` = 1/λ, `np.inf` when λ = 0. Its default solver stops early and
-misses probabilities by 1e-4; `newton-cholesky` takes the steps (12). w is a row of `coef_`.
-"""
-
 # %%
 def sklearn_logistic(X, y, l2, solver="newton-cholesky"):
-    """The same model, fitted by scikit-learn. Given k > 2 labels it is softmax regression."""
+    """The library version: `C` = 1/λ, `np.inf` for λ = 0; w is a row of `coef_`.
+    The default solver misses probabilities by 1e-4; newton-cholesky takes the steps (12). Given
+    k > 2 labels this is softmax regression, and `coef_` is Wᵀ, (k, d)."""
     from sklearn.linear_model import LogisticRegression
-
     C = 1 / l2 if l2 > 0 else np.inf
     return LogisticRegression(C=C, solver=solver, tol=1e-10, max_iter=10_000).fit(X, y)
 
@@ -505,7 +457,6 @@ def sklearn_logistic(X, y, l2, solver="newton-cholesky"):
 def demo_logistic(plot=False):
     """Real data: Newton beside gradient descent, and probabilities that can be trusted."""
     from sklearn.datasets import load_breast_cancer
-
     print("\n== Logistic regression: is a tumour benign, from 30 measurements? ==\n")
     X, y = load_breast_cancer(return_X_y=True)
     X = scale(X, *fit_scaler(X))
@@ -517,7 +468,7 @@ def demo_logistic(plot=False):
     p = predict_logistic(X, w, b)
     for low in [0.0, 0.2, 0.4, 0.6, 0.8]:
         inside = (p >= low) & (p <= low + 0.2)
-        print(f"  p from {low:.1f} to {low + 0.2:.1f}: {inside.sum():3} tumours, {y[inside].sum():3} benign")
+        print(f"  p from {low:.1f} on: {inside.sum():3} tumours, {y[inside].sum():3} benign")
     few, model = X[:, :2], sklearn_logistic(X, y, 1.0)
     theirs, free = model.predict_proba(X)[:, 1], sklearn_logistic(few, y, 0)
     w_gd, b_gd, _ = fit_logistic_gd(few, y, 0, lr=1.0, steps=1000)
@@ -541,12 +492,10 @@ the k scores of an example into k probabilities that add up to 1:
     J(W, b) = -Σᵢ log p_{i,yᵢ} + λ/2 ‖W‖²                                                      (14)
     ∂J/∂W = Xᵀ(P - Y) + λW               ∂J/∂b = Σᵢ (Pᵢ - Yᵢ)                                  (15)
 
-Row i of Y is 1 at the true class and 0 elsewhere: it is (11) again. One number added to all k scores
-changes no probability, so b is known up to a constant: compare probabilities, not b. For k = 2 only
-the difference of the two columns counts, and the price λ on W is λ/2 on that difference.
-
-Newton's H would have (dk)² entries. L-BFGS (limited-memory BFGS) learns the curvature from its last
-ten steps instead, and asks for the gradient alone.
+Row i of Y is 1 at the true class and 0 elsewhere: (11) again. One number added to all k scores
+changes no probability, so b is known up to a constant. For k = 2 only the difference of the columns
+counts, and λ on W is λ/2 on that difference. Newton's H would have (dk)² entries. L-BFGS (limited-
+memory BFGS) learns the curvature from its last ten steps, and asks for the gradient alone.
 """
 
 # %%
@@ -580,12 +529,10 @@ def minimize_lbfgs(loss_and_gradient, x, tol, steps):
 
 def fit_softmax(X, y, l2, steps=5000):
     """Equation (14) by L-BFGS: W (d, k), b (k,), for labels 0..k-1. l2 >= 0.
-
     Raises ValueError if l2 is 0 and the classes can be separated: then no W is best."""
     X, y = check_labels(X, y)
     check_number("l2", l2, least=0)
     (n, d), k, rows = X.shape, y.max() + 1, np.arange(len(y))
-
     def loss_and_gradient(theta):
         W, b = theta[: d * k].reshape(d, k), theta[d * k :]
         Z = X @ W + b  # (n, d) @ (d, k) -> (n, k)
@@ -593,7 +540,6 @@ def fit_softmax(X, y, l2, steps=5000):
         loss = l2 / 2 * np.sum(W**2) - np.log(np.maximum(P[rows, y], 1e-300)).sum()
         P[rows, y] -= 1  # P - Y
         return loss, np.append(X.T @ P + l2 * W, P.sum(axis=0))  # equation (15)
-
     theta, slope = minimize_lbfgs(loss_and_gradient, np.zeros(d * k + k), 1e-8 * n, steps)
     W, b = theta[: d * k].reshape(d, k), theta[d * k :]
     if l2 == 0 and np.all(np.argmax(X @ W + b, axis=1) == y):
@@ -608,32 +554,23 @@ def predict_softmax(X, W, b):
     W = check_array("W", W, ndim=2)
     return softmax(check_X(X, features=len(W)) @ W + b)
 
-# %% [markdown]
-"""
-### The library version
-`LogisticRegression` again: given k > 2 labels it minimises (14). Its `coef_` is Wᵀ, (k, d).
-"""
-
 # %%
 def demo_softmax(plot=False):
     """Real data: three kinds of iris, ten digits, and the digit that is hardest to name."""
     from sklearn.datasets import load_digits, load_iris
-
     print("\n== Softmax regression: which iris, which digit? ==\n")
     rows = []
     for name, data in [("iris", load_iris()), ("digits", load_digits())]:
         X, y = data.data / data.data.max(), data.target
         train, test = train_test_split(np.random.default_rng(0), len(y))
         W, b = fit_softmax(X[train], y[train], l2=0.1)
-        P, model = predict_softmax(X[test], W, b), sklearn_logistic(X[train], y[train], 0.1)
-        rows.append(compare(f"softmax P, {name}", P, model.predict_proba(X[test]), *ALLOWED["softmax"]))
-        right = 100 * accuracy(y[test], P.argmax(axis=1))
-        print(f"  {name:6} W is {W.shape}; {right:.1f} % of {len(test)} new ones are right")
+        P = predict_softmax(X[test], W, b)
+        theirs = sklearn_logistic(X[train], y[train], 0.1).predict_proba(X[test])
+        rows.append(compare(f"softmax P, {name}", P, theirs, *ALLOWED["softmax"]))
+        print(f"  {name:6} W is {W.shape}; {top_right(y[test], P):.3f} of {len(test)} new ones right")
     worst = P[np.arange(len(test)), y[test]].argmin()
-    print(f"\n  Its worst mistake is a {y[test][worst]}. In percent, it says:")
-    print("   " + "  ".join(f"{c}: {100 * p:.0f}" for c, p in enumerate(P[worst]) if p > 0.005) + "\n")
-    for line in X[test][worst].reshape(8, 8):
-        print("      " + "".join(" .:-=+*#%@"[int(ink * 9)] * 2 for ink in line).rstrip())
+    says = ", ".join(f"{c} with {p:.2f}" for c, p in enumerate(P[worst]) if p > 0.02)
+    print(f"  Its worst mistake is a {y[test][worst]}, of which it says: {says}")
     return report(rows)
 
 # Try: set l2=1e-6 for the digits. What happens to the training rows, and to new ones?
@@ -660,42 +597,30 @@ compare. Centre the columns, and it does little harm.
 # %%
 def fit_linear_svm(X, y, C):
     """Equation (16) by Newton: w (d,), b, for labels 0 and 1; class 1 where z > 0. C > 0.
-
     Keerthi and DeCoste, A Modified Finite Newton Method (2005)."""
     X, y = check_labels(X, y, classes=2)
     check_number("C", C, above=0)
     X1, s = add_ones(X), 2.0 * y - 1
-
     def objective(theta):
         return theta @ theta / 2 + C * np.sum(np.maximum(0, 1 - s * (X1 @ theta)) ** 2)
-
     def slopes(theta):
         error = s - X1 @ theta
         A = s * error > 0  # s(s - z) = 1 - sz
         g = theta - 2 * C * X1[A].T @ error[A]
         return g, np.eye(len(theta)) + 2 * C * X1[A].T @ X1[A]  # equation (17)
-
     theta, _ = newton(objective, slopes, np.zeros(X1.shape[1]), "linear SVM")
     return theta[:-1], theta[-1]
 
-# %% [markdown]
-"""
-### The library version
-`LinearSVC(dual=False)` calls liblinear. Its default `tol` is loose, so we ask for more.
-"""
-
 # %%
 def sklearn_linear_svm(X, y, C):
-    """The same model, fitted by scikit-learn. Returns the fitted estimator."""
+    """The library version: liblinear. Its default tol is loose, so we ask for more."""
     from sklearn.svm import LinearSVC
-
     return LinearSVC(C=C, dual=False, tol=1e-12, max_iter=100_000).fit(X, y)
 
 
 def demo_linear_svm(plot=False):
     """Real data: few examples decide, and moving the origin moves the border."""
     from sklearn.datasets import load_wine
-
     print("\n== Linear SVM: which of 178 wines decide where the border is? ==\n")
     data, rows = load_wine(), []
     X, y = scale(data.data, *fit_scaler(data.data)), (data.target == 1).astype(int)
@@ -731,8 +656,8 @@ sequential minimal optimisation (SMO), and the best t is a formula:
 
     gain t(gᵢ - gⱼ) - ½t²c,       c = Kᵢᵢ + Kⱼⱼ - 2Kᵢⱼ,       t = (gᵢ - gⱼ) / c                (21)
 
-cut short where a β meets its bound. Take the i with the largest g that may rise, and the j that then
-gains most. Stop when no pair gains: every β strictly between its bounds then has g = b. Most β are
+cut short where a β meets its bound. Take the i with the largest g that may rise, and the j that
+then gains most. Stop when no pair gains: every β strictly between its bounds then has g = b. Most β are
 0 and play no part; the others are the support vectors. K has n² entries: this is for small n.
 """
 
@@ -758,7 +683,6 @@ def kernel_matrix(A, B, gamma):
 
 def smo(K, s, C, tol, steps):
     """Equation (19) for K (n, n) and s (n,) of -1 and +1: beta (n,) and b.
-
     Fan, Chen and Lin, Working Set Selection Using Second Order Information (2005)."""
     low, high = np.minimum(0, C * s), np.maximum(0, C * s)
     beta, g, diagonal = np.zeros(len(s)), s.copy(), K.diagonal()
@@ -799,18 +723,11 @@ def predict_kernel_svm(X, model):
     X = check_X(X, features=model.vectors.shape[1])
     return kernel_matrix(X, model.vectors, model.gamma) @ model.beta + model.b
 
-# %% [markdown]
-"""
-### The library version
-`SVC` (libsvm) keeps β in `dual_coef_` and the row numbers in `support_`. It stores K in float32, so
-z has seven right digits, and two or three for a linear kernel with C = 1000.
-"""
-
 # %%
 def sklearn_kernel_svm(X, y, C, gamma, tol=1e-6):
-    """The same model, fitted by scikit-learn. Returns the fitted estimator."""
+    """The library version: libsvm, with β in `dual_coef_` and the row numbers in `support_`.
+    It keeps K in float32: z has seven right digits, two for a linear kernel with C = 1000."""
     from sklearn.svm import SVC
-
     kernel = dict(kernel="linear") if gamma is None else dict(kernel="rbf", gamma=gamma)
     return SVC(C=C, tol=tol, **kernel).fit(X, y)
 
@@ -821,11 +738,11 @@ def demo_kernel_svm(plot=False):
     X, y = make_moons(np.random.default_rng(0), n=200, noise=0.15)
     new_X, new_y = make_moons(np.random.default_rng(1), n=1000, noise=0.15)
     rows = []
-    for name, C, gamma in [("gamma=200", 10.0, 200.0), ("linear", 1.0, None), ("gamma=2", 10.0, 2.0)]:
+    for name, C, gamma in [("gamma=200", 10, 200), ("linear", 1, None), ("gamma=2", 10, 2)]:
         model, library = fit_kernel_svm(X, y, C, gamma), sklearn_kernel_svm(X, y, C, gamma)
         z, theirs = predict_kernel_svm(X, model), np.sort(library.support_)
         old, new = accuracy(y, z > 0), accuracy(new_y, predict_kernel_svm(new_X, model) > 0)
-        print(f"  {name:9}  {len(theirs):3} support vectors  {old:.3f} right, {new:.3f} of new ones")
+        print(f"  {name:9} {len(theirs):3} support vectors; {old:.3f} right, {new:.3f} of new ones")
         rows += [compare(f"SVM z, {name}", z, library.decision_function(X), *ALLOWED["kernel svm"])]
         rows += [compare(f"SVM rows, {name}", model.support, theirs, *ALLOWED["support vectors"])]
     x1, x2 = np.meshgrid(np.linspace(-1.6, 2.6, 60), np.linspace(1.5, -1, 12))
@@ -833,7 +750,6 @@ def demo_kernel_svm(plot=False):
     print("\n  gamma=2: # for class 1, . for class 0, blank inside the margin\n")
     for line in np.where(z > 1, "#", np.where(z < -1, ".", " ")):
         print("    " + "".join(line).rstrip())
-
     def draw(ax):
         ax.contourf(x1, x2, z, levels=[-9, -1, 0, 1, 9], cmap="RdBu", alpha=0.6)
         ax.scatter(*X.T, c=y, cmap="RdBu", edgecolors="k", s=18)
@@ -850,19 +766,17 @@ def demo_kernel_svm(plot=False):
 """
 ## Honest evaluation: how good will it be on data it has not seen?
 
-A score on the training rows says how well a model remembers. So keep rows back. k-fold
-cross-validation does it k times: each part is the test once, and the scores are averaged.
-
-Everything that learns from data belongs inside the folds: the scaler's two numbers per column, the
-choice of features, the choice of λ. What has seen the test rows leaks their answers. The scaler is
+A score on the training rows says how well a model remembers. So keep rows back; k-fold
+cross-validation does it k times, each part being the test once. Whatever learns from data belongs
+inside the folds: scaler, choice of features, choice of λ. What has seen the test rows leaks them.
 
     x' = (x - mean) / std,               both from the training rows, and kept for later       (22)
 
-Accuracy misleads when one class is rare: if 10 % are positive, "never" is right 90 % of the time.
-Predict 1 where p ≥ t. For every t, the ROC curve plots the share of positives found against the
+Accuracy misleads when one class is rare: with 10 % positives, "never" is right 90 % of the time.
+Predict 1 where p ≥ t. For every t the ROC curve plots the share of positives found against the
 share of false alarms. The area under it (AUC) is the chance that a random positive gets a higher p
-than a random negative. Which t is right follows from what mistakes cost, if p can be trusted. With
-m for a miss and f for a false alarm, predicting 1 pays where p m > (1 - p) f:
+than a random negative. Costs choose t, if p can be trusted: with m for a miss and f for a false
+alarm, predicting 1 pays where p m > (1 - p) f, so
 
     t = f / (f + m)                                                                            (23)
 """
@@ -900,26 +814,19 @@ def top_right(y, P):
     """Accuracy when the likeliest class is predicted; P (n, k)."""
     return accuracy(y, P.argmax(axis=1))
 
-# %% [markdown]
-"""
-### The library version
-`make_pipeline(StandardScaler(), model)` learns its scaler inside each fold of `cross_val_score`.
-"""
-
 # %%
 def sklearn_evaluation(X, y, folds, model):
-    """A score per fold, R2 or accuracy, with the scaler fitted inside the fold."""
+    """The library version, a score per fold: a pipeline is one estimator that contains its
+    scaler, so `cross_val_score` fits the scaler inside each fold."""
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-
     return cross_val_score(make_pipeline(StandardScaler(), model), X, y, cv=folds)
 
 
 def demo_evaluation(plot=False):
     """Training score against test score as a model grows, and as l2 holds it back."""
     from sklearn.linear_model import Ridge
-
     print("\n== Honest evaluation: how many powers of x fit a wave of 40 noisy points? ==\n")
     rng, rows = np.random.default_rng(4), []
     x = rng.uniform(0, 1, size=40)
@@ -944,10 +851,8 @@ def demo_leakage(plot=False):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(100, 2000)), rng.permutation(100) % 2
     folds, fit = stratified_k_fold(y, 5), partial(fit_softmax, l2=1.0)
-
     def score(columns, fold):
         return cross_validate(X[:, columns], y, [fold], fit, predict_softmax, top_right)[0]
-
     kept = best_columns(X, y, 20)
     leak = np.array([score(kept, fold) for fold in folds])
     honest = np.array([score(best_columns(X[fold[0]], y[fold[0]], 20), fold) for fold in folds])
@@ -962,7 +867,6 @@ def demo_threshold(plot=False):
     """Real data, one class rare: the threshold that costs least is not 0.5."""
     from sklearn.datasets import load_digits
     from sklearn.metrics import roc_auc_score
-
     print("\n== Threshold: is it an 8? One in ten is. A miss costs 10, a false alarm 1 ==\n")
     X, y = load_digits(return_X_y=True)
     X, y = X / 16, (y == 8).astype(int)
@@ -974,14 +878,14 @@ def demo_threshold(plot=False):
         right, cost = accuracy(y, p >= t), 10 * (y.sum() - found) + alarms
         print(f"  p >= {t:<8.3f}  {right:.3f}  {found:4} of {y.sum()}  {alarms:13}  {cost:5}")
     fpr, tpr, _ = roc_curve(y, p)
-
     def draw(ax):
         ax.plot(fpr, tpr)
-        ax.set(xlabel="false alarms, share of the others", ylabel="8s found, share", title="ROC curve")
+        ax.set(xlabel="false alarms / not 8", ylabel="8s found / all 8s", title="Is it an 8?")
 
     if plot:
         save_plot("linear_models_roc.png", draw)
-    return report([compare("area under ROC", roc_auc(y, p), roc_auc_score(y, p), *ALLOWED["evaluation"])])
+    auc = roc_auc_score(y, p)
+    return report([compare("area under ROC", roc_auc(y, p), auc, *ALLOWED["evaluation"])])
 
 # Try: give demo_leakage 1000 coin flips instead of 100. Which of the two scores moves?
 
@@ -989,8 +893,8 @@ def demo_threshold(plot=False):
 """
 ### Your own table
 
-`python linear_models.py --csv FILE --target COLUMN` does all this on your file. A target of text, or
-of ten numbers at most, makes it a classification. A quarter of the rows is kept back; medians,
+`python linear_models.py --csv FILE --target COLUMN` does all this on your file. A target of text,
+or of ten numbers at most, makes it a classification. A quarter of the rows is kept back; medians,
 categories, scaler and λ come from the rest. A missing number becomes the median, and a new column
 says that it was missing. Text becomes a column of 0 and 1 for each of its 20 most frequent values.
 """
@@ -1026,35 +930,32 @@ def evaluate_table(path, target, plot=False):
         shares = np.bincount(y[train]) / len(train)
         folds, constant = stratified_k_fold(y[train], 5), np.tile(shares, (len(test), 1))
     X, names = encode_table(columns, train)
-
     def mean_score(l2):
         return cross_validate(X[train], y[train], folds, partial(fit, l2=l2), predict, score).mean()
-
     l2 = max([0.01, 0.1, 1.0, 10.0, 100.0], key=mean_score)
     X_train, X_test = (scale(X[rows], *fit_scaler(X[train])) for rows in (train, test))
     W, b = fit(X_train, y[train], l2)
     ours, known = predict(X_test, W, b), y[test]
-    print(f"{path}: {len(y)} rows, {len(names)} features, {len(test)} rows kept back\n")
-    print(f"  {name} there, always the same answer   {score(known, constant):.3f}")
-    print(f"  {name} there, l2={l2:<5g} (best in 5 folds)  {score(known, ours):.3f}")
-    if labels is not None and len(labels) == 2:
-        W, l2, p = W[:, 1] - W[:, 0], l2 / 2, ours[:, 1]  # only the difference counts
-        print(f"  area under the ROC curve            {roc_auc(known, p):.3f}")
+    print(f"{path}: {len(y)} rows, {len(names)} features; {name} on {len(test)} rows kept back:\n")
+    print(f"  {score(known, constant):6.3f}  the same answer for all")
+    print(f"  {score(known, ours):6.3f}  l2={l2:g}, the best of five in 5 folds of the other rows")
+    if labels is None:
+        model = sklearn_ridge(X_train, y[train], l2)
+        return report([compare("predictions", ours, model.predict(X_test), *ALLOWED["ridge"])])
+    if len(labels) == 2:
+        l2, p = l2 / 2, ours[:, 1]  # the price on the difference of two columns
+        print(f"  {roc_auc(known, p):6.3f}  area under the ROC curve, {labels[1]} being positive")
         for t in [0.5, shares[1]]:
             found, alarms = np.sum((p >= t) & (known == 1)), np.sum((p >= t) & (known == 0))
-            print(f"  p >= {t:.2f} finds {found} of {known.sum()} {labels[1]}, with {alarms} false alarms")
-    heavy = np.argsort(-np.abs(W if W.ndim == 1 else np.ptp(W, axis=1)), kind="stable")[:5]
-    print("  heaviest: " + ", ".join(names[j] for j in heavy))
-    model = sklearn_ridge(X_train, y[train], l2) if labels is None else sklearn_logistic(X_train, y[train], l2)
-    theirs = model.predict(X_test) if labels is None else model.predict_proba(X_test)
-    row = ALLOWED["ridge" if labels is None else "softmax"]
-    report([compare("on the rows kept back", ours, theirs, *row)])
+            print(f"  p >= {t:.2f} finds {found} of {known.sum()}, with {alarms} false alarms")
+    theirs = sklearn_logistic(X_train, y[train], l2).predict_proba(X_test)
+    return report([compare("probabilities", ours, theirs, *ALLOWED["softmax"])])
 
 # %%
 if __name__ == "__main__":
     demos = [
-        demo_linear_regression, demo_ridge, demo_lasso, demo_logistic, demo_softmax, demo_linear_svm,
-        demo_kernel_svm, demo_evaluation, demo_leakage, demo_threshold,
+        demo_linear_regression, demo_ridge, demo_lasso, demo_logistic, demo_softmax,
+        demo_linear_svm, demo_kernel_svm, demo_evaluation, demo_leakage, demo_threshold,
     ]  # fmt: skip
     run_chapter("Linear models, from scratch and in scikit-learn.", demos, evaluate_table)
 
