@@ -136,7 +136,8 @@ def gradient_descent(objective, slope, theta, lr, steps):
     check_number("steps", steps, least=0, integer=True)
     losses = []
     for _ in range(steps):
-        losses.append(objective(theta))
+        with np.errstate(over="ignore"):
+            losses.append(objective(theta))
         if losses[-1] > 1e12 * losses[0]:
             raise ValueError(f"lr must be below the step bound, not {lr}: the objective explodes")
         theta = theta - lr * slope(theta)
@@ -424,7 +425,9 @@ def fit_logistic(X, y, l2):
         H = X1.T @ (X1 * (p * (1 - p))[:, None]) + np.diag(price)
         return X1.T @ (p - y) + price * theta, H  # equation (11)
     theta, step = newton(objective, slopes, np.zeros(X1.shape[1]), "logistic regression")
-    if l2 == 0 and np.abs(X1 @ step).max() > 1e-3:  # flat, and still moving
+    rank = [np.linalg.matrix_rank(slopes(at)[1], hermitian=True) for at in (theta, 0 * theta)]
+    gone = rank[0] < rank[1] and np.abs(X1 @ theta).max() > 30  # J became flat along some way
+    if l2 == 0 and (gone or np.abs(X1 @ step).max() > 1e-3):  # or is flat, and still moving
         raise ValueError("l2 must be above 0 here: the classes can be separated, no w is best")
     return theta[:-1], theta[-1]
 
@@ -518,9 +521,11 @@ def minimize_lbfgs(loss_and_gradient, x, tol, steps):
         q *= s @ v / (v @ v) if history else 1  # s, v are now the oldest pair
         for s, v in history:
             q += s * (shares.pop() - v @ q / (s @ v))
-        t = 1.0
-        while (new := loss_and_gradient(x - t * q))[0] > loss - 1e-4 * t * (g @ q) and t > 1e-12:
+        t, slack = 1.0, 1e-14 * abs(loss)  # differences below that are rounding
+        while (new := loss_and_gradient(x - t * q))[0] > loss + slack - 1e-4 * t * (g @ q):
             t /= 2  # Armijo: the loss must fall by a fair part of what the slope promises
+            if t < 1e-12:
+                return x, np.abs(g).max()
         s, v = -t * q, new[1] - g
         x, (loss, g) = x + s, new
         history = [*history, (s, v)][-10:] if s @ v > 0 else history

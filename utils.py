@@ -100,8 +100,9 @@ def check_array(name, value, ndim, allow_nan=False):
     if array.size == 0:
         raise ValueError(f"{name} must have a row and a column at least, not shape {array.shape}")
     array = array.astype(float, copy=False)
-    if np.linalg.norm(array) <= LARGEST:  # one fast pass; nan and inf fail it
-        return array
+    with np.errstate(over="ignore"):
+        if np.linalg.norm(array) <= LARGEST:  # one fast pass; nan and inf fail it
+            return array
     bad = np.abs(array) > LARGEST if allow_nan else ~(np.abs(array) <= LARGEST)
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
