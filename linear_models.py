@@ -210,15 +210,15 @@ solve (4) as least squares with d more rows, √λ I, whose targets are zero.
 """
 
 # %%
-def centred_gram(X, y, rows=2048):
+def centred_gram(X, y, rows=512):
     """XᵀX (d, d) and Xᵀy (d,) with the means taken out, and mean(X), by blocks of rows.
     A block fits in the processor's cache: no centred copy of X is made, and no digits are lost
     to large means, as they would be in XᵀX - n mean meanᵀ."""
-    mean, gram, moment = X.mean(axis=0), 0, 0
+    mean, r, gram, moment = X.mean(axis=0), y - y.mean(), 0, 0
     for i in range(0, len(X), rows):
         block = X[i : i + rows] - mean
         gram = gram + block.T @ block  # (d, rows) @ (rows, d) -> (d, d)
-        moment = moment + block.T @ (y[i : i + rows] - y.mean())
+        moment = moment + block.T @ r[i : i + rows]
     return gram, moment, mean
 
 
@@ -537,21 +537,22 @@ def fit_softmax(X, y, l2, steps=5000):
     Raises ValueError if l2 is 0 and the classes can be separated: then no W is best."""
     X, y = check_labels(X, y)
     check_number("l2", l2, least=0)
-    (n, d), k, rows = X.shape, y.max() + 1, np.arange(len(y))
+    (n, d), k, rows, mean = X.shape, y.max() + 1, np.arange(len(y)), X.mean(axis=0)
+    X = X - mean  # b is free, so this changes b alone, and the valley is less long
     def loss_and_gradient(theta):
         W, b = theta[: d * k].reshape(d, k), theta[d * k :]
-        Z = X @ W + b  # (n, d) @ (d, k) -> (n, k)
-        P = softmax(Z)
+        P = softmax(X @ W + b)  # (n, d) @ (d, k) -> (n, k)
         loss = l2 / 2 * np.sum(W**2) - np.log(np.maximum(P[rows, y], 1e-300)).sum()
         P[rows, y] -= 1  # P - Y
         return loss, np.append(X.T @ P + l2 * W, P.sum(axis=0))  # equation (15)
-    theta, slope = minimize_lbfgs(loss_and_gradient, np.zeros(d * k + k), 1e-8 * n, steps)
+    tol = 1e-8 * n * max(1, np.abs(X).max())  # slopes have the size of n rows of X
+    theta, slope = minimize_lbfgs(loss_and_gradient, np.zeros(d * k + k), tol, steps)
     W, b = theta[: d * k].reshape(d, k), theta[d * k :]
     if l2 == 0 and np.all(np.argmax(X @ W + b, axis=1) == y):
         raise ValueError("l2 must be above 0 here: the classes can be separated, no W is best")
-    if slope > 1e-8 * n:
+    if slope > tol:
         warnings.warn(f"softmax: slope {slope:.1e} left after {steps} steps", DidNotConverge, 2)
-    return W, b
+    return W, b - mean @ W
 
 
 def predict_softmax(X, W, b):
@@ -691,18 +692,20 @@ def smo(K, s, C, tol, steps):
     Fan, Chen and Lin, Working Set Selection Using Second Order Information (2005)."""
     low, high = np.minimum(0, C * s), np.maximum(0, C * s)
     beta, g, diagonal = np.zeros(len(s)), s.copy(), K.diagonal()
+    c = np.maximum(diagonal[:, None] + diagonal - 2 * K, 1e-12)  # of every pair
+    top, bottom = np.where(beta < high, 0, np.inf), np.where(beta > low, 0, np.inf)  # inf: stuck
     for _ in range(steps):
-        rise = np.where(beta < high, g, -np.inf)
-        i = rise.argmax()
-        gap = np.where(beta > low, g[i] - g, 0)
+        i = np.argmax(g - top)
+        gap = g[i] - g - bottom
         if gap.max() <= tol:
             break
-        c = np.maximum(diagonal[i] + diagonal - 2 * K[i], 1e-12)
-        j = np.argmax(np.maximum(gap, 0) ** 2 / c)  # twice the gain of equation (21)
-        up, down = high[i] - beta[i], beta[j] - low[j]
-        t = min(gap[j] / c[j], up, down)
-        beta[i] = high[i] if t == up else beta[i] + t  # exactly at the bound
-        beta[j] = low[j] if t == down else beta[j] - t
+        j = np.argmax(np.maximum(gap, 0) ** 2 / c[i])  # twice the gain of equation (21)
+        t = min(gap[j] / c[i, j], high[i] - beta[i], beta[j] - low[j])
+        for k, new in [(i, beta[i] + t), (j, beta[j] - t)]:
+            near = 1e-12 * C  # closer to a bound than that is at the bound
+            beta[k] = high[k] if high[k] - new < near else low[k] if new - low[k] < near else new
+            top[k] = np.inf if beta[k] == high[k] else 0
+            bottom[k] = np.inf if beta[k] == low[k] else 0
         g -= t * (K[i] - K[j])
     else:
         warnings.warn(f"SMO: slopes still differ by {gap.max():.1e}", DidNotConverge, 3)

@@ -229,9 +229,11 @@ def read_csv(path):
     A column whose known cells are all numbers becomes floats, nan where a cell is missing;
     any other becomes text, "" where missing. The separator is the one of , ; tab that the
     header holds most of. Raises OSError, or ValueError with one sentence."""
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    separator = max(",;\t", key=lines[0].count) if lines else ","
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if row]
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        separator = max(",;\t", key=file.readline().count)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+        rows = [[cell.strip() for cell in row] for row in reader if row]
     if len(rows) < 2:
         raise ValueError(f"{path} must have a header line and at least one row")
     header, *rows = rows
