@@ -259,7 +259,7 @@ by s until no feature pulls harder than λ₁, and it yields a number D that J c
     D = s r·y/n - s² (r·r/n + λ₂‖w‖²) / 2,        s = min(1, λ₁ / maxⱼ |xⱼ·r/n - λ₂wⱼ|)         (8)
 
 J - D is the duality gap: what is left to win, at most. A zero weight is a choice between
-candidates. It is no proof that a feature has no effect.
+candidates, no proof that a feature has no effect.
 """
 # %%
 def soft_threshold(rho, l1):
@@ -528,10 +528,10 @@ def demo_softmax(plot=False):
         P = predict_softmax(X[test], W, b)
         theirs = sklearn_logistic(X[train], y[train], 0.1).predict_proba(X[test])
         rows.append(compare(f"softmax P, {name}", P, theirs, *ALLOWED["softmax"]))
-        right = top_right(y[test], P)
-        print(f"  {name:6} W is {W.shape}; {right:.3f} of {len(test)} new ones are right")
+        print(f"  {name:6} W is {W.shape}; {top_right(y[test], P):.3f} of the new ones are right")
     worst = P[np.arange(len(test)), y[test]].argmin()
-    print(f"  Its worst mistake: it calls a {y[test][worst]} a {P[worst].argmax()}, {P[worst].max():.2f} sure")
+    sure, named = P[worst].max(), P[worst].argmax()
+    print(f"  Its worst mistake: it calls a {y[test][worst]} a {named}, and is {sure:.2f} sure")
     return report(rows)
 
 # Try: set l2=1e-6 for the digits. What happens to the training rows, and to new ones?
