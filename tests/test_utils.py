@@ -40,6 +40,8 @@ def test_make_blobs_are_round_and_equally_many():
         assert np.all(np.abs(X[y == k].std(axis=0) - 0.5) < 0.05)
         assert np.all(np.abs(X[y == k].mean(axis=0)) < 6.1)
     assert np.ptp([X[y == k].mean(axis=0) for k in range(3)], axis=0).max() > 1
+    centers, _ = utils.make_blobs(rng(), n=1000, centers=1000, spread=0)
+    assert 5.9 < np.abs(centers).max() <= 6
 
 
 def test_make_moons_lie_on_two_half_circles():
@@ -110,6 +112,14 @@ def test_a_split_that_cannot_be_made_is_refused(split, message):
         split()
 
 
+def test_a_split_into_half_folds_is_refused():
+    for split in [lambda: utils.k_fold(9, 2.5), lambda: utils.stratified_k_fold([0, 1] * 5, 2.5)]:
+        with pytest.raises(TypeError, match="k must be a whole number, not 2.5"):
+            split()
+    with pytest.raises(TypeError, match="n must be a whole number, not 9.5"):
+        utils.train_test_split(rng(), 9.5)
+
+
 # --- Checks
 
 
@@ -144,16 +154,19 @@ def test_check_array_gives_floats_and_leaves_good_arrays_alone():
         assert out.dtype == float and np.array_equal(out, np.asarray(other))
     many = np.full((3, 1000), 5e99)  # each is small enough, their norm is not
     assert utils.check_array("A", many, 2) is many
+    edge = np.array([1e100, -1e100])
+    assert utils.check_array("A", edge, 1) is edge and utils.check_array("A", edge, 1, allow_nan=True) is edge
 
 
 def test_check_array_lets_nan_pass_on_request_and_nothing_else():
     assert np.isnan(utils.check_array("A", [1, np.nan], 1, allow_nan=True)).tolist() == [False, True]
-    with pytest.raises(ValueError, match="not inf"):
-        utils.check_array("A", [np.inf, np.nan], 1, allow_nan=True)
+    for bad in [np.inf, -np.inf]:
+        with pytest.raises(ValueError, match=f"not {bad}"):
+            utils.check_array("A", [bad, np.nan], 1, allow_nan=True)
 
 
 def test_check_x_compares_the_number_of_features():
-    assert utils.check_X([[1, 2]], features=2).shape == (1, 2)
+    assert utils.check_X([[1, 2]], features=2).tolist() == [[1, 2]]
     with pytest.raises(ValueError, match=r"X must have 3 feature\(s\), as in the fit, not 2"):
         utils.check_X([[1, 2]], features=3)
 
@@ -179,6 +192,8 @@ def test_check_labels_wants_every_label_from_zero():
         ([1, 2, 1, 2, 1, 2], None, "from 0 to 1, not just 1, 2 "),
         ([0, 2, 0, 2, 0, 2], None, "from 0 to 1, not just 0, 2 "),
         ([0, 0.5, 1, 0, 0, 0], None, "from 0 to 2, not just 0, 0.5, 1 "),
+        ([0, 1, 2, 4, 4, 4], None, r"from 0 to 3, not just 0, 1, 2, 4 "),
+        ([0, 1, 2, 3, 5, 5], None, r"from 0 to 4, not just 0, 1, 2, 3, \.\.\. "),
         ([0, 1, 2, 3, 4, 6], None, r"from 0 to 5, not just 0, 1, 2, 3, \.\.\. "),
     ]:
         with pytest.raises(ValueError, match="y must hold every label " + message):
@@ -237,6 +252,9 @@ def test_metrics_by_hand():
     agree("R2 of the mean", utils.r2_score([1, 3], [2, 2]), 0, *BY_HAND)
     agree("R2 of a constant, hit", utils.r2_score([5, 5], [5, 5]), 1, *BY_HAND)
     agree("R2 of a constant, missed", utils.r2_score([5, 5], [5, 6]), 0, *BY_HAND)
+    agree("R2 of small numbers", utils.r2_score([0.1, 0.3], [0.1, 0.2]), 0.5, *BY_HAND)
+    assert utils.log_loss([1], [1.0]) == -np.log(1 - np.finfo(float).eps)
+    assert utils.confusion_matrix([0, 2], [0, 0]).tolist() == [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
     agree("a sure mistake", utils.log_loss([0], [1.0]), -np.log(np.finfo(float).eps), *BY_HAND)
     agree("a constant score", utils.roc_auc([0, 1, 1], [7, 7, 7]), 0.5, *BY_HAND)
     assert utils.confusion_matrix([0, 1, 1], [0, 0, 2]).tolist() == [[1, 0, 0], [1, 0, 1], [0, 0, 0]]
@@ -337,6 +355,7 @@ def test_compare_is_relative_to_the_largest_library_value_and_never_below_one():
     assert compare("w", [0.0], [0.1], 1, "").gap == pytest.approx(0.1)
     assert compare("w", [1.0], [1.25], 0.2, "").ok and not compare("w", [1.0], [1.25], 0.19, "").ok
     assert compare("w", [-4.0, 2], [-4.0, 4], 1, "").gap == 0.5
+    assert compare("w", [-99.0], [-100.0], 1, "").gap == pytest.approx(0.01)
 
 
 def test_compare_fails_on_nan_shape_and_nothing():
@@ -347,6 +366,7 @@ def test_compare_fails_on_nan_shape_and_nothing():
     assert not compare("w", [np.inf], [1], 1e9, "").ok
     assert compare("w", [np.inf, -np.inf], [np.inf, -np.inf], 0, "").ok
     assert compare("w", [True, False], [1, 0], 0, "").ok
+    assert not compare("w", [1.0], ["a"], 0.5, "").ok and not compare("w", ["a"], [1.0], 0.5, "").ok
     assert compare("w", ["a", "b"], ["a", "b"], 0, "").ok and not compare("w", ["a", "c"], ["a", "b"], 0.5, "").ok
 
 
@@ -363,13 +383,15 @@ def test_a_failed_comparison_speaks_in_words():
 
 
 def test_report_prints_a_line_each_and_returns_the_list(capsys):
-    rows = [compare("w", [1.0], [1.0], 1e-10, ""), compare("label", ["cat"], ["dog"], 0, ""), compare("p", [0.5], [0.51], 1e-3, "")]
+    rows = [compare("w", [1.0], [1.0], 1e-10, ""), compare("label", ["cat"], ["dog"], 0, ""), compare("p", [0.5], [0.505], 1e-3, "")]
     assert utils.report(rows) is rows
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "" and lines[1].split() == ["scratch", "library", "largest", "gap", "allowed"]
     assert lines[2].split() == ["w", "1", "1", "<", "1e-12", "1e-10"]
     assert lines[3].split() == ["label", "cat", "dog", "1e+00", "0e+00", "NOT", "EQUAL"]
-    assert lines[4].split() == ["p", "0.5", "0.51", "1e-02", "1e-03", "NOT", "EQUAL"]
+    assert lines[4].split() == ["p", "0.5", "0.505", "5e-03", "1e-03", "NOT", "EQUAL"]
+    ends = [lines[1].index("scratch") + 7, lines[2].index("1") + 1, lines[3].index("cat") + 3, lines[4].index("0.5") + 3]
+    assert len(set(ends)) == 1, "the columns are not aligned"
 
 
 # --- Command line
@@ -419,6 +441,7 @@ def test_run_chapter_exits_with_1_when_a_comparison_fails(capsys):
     [
         (["third"], "no demo is named 'third'; there are first, second"),
         (["--plots"], "unrecognized arguments: --plots"),
+        (["--plo"], "unrecognized arguments: --plo"),
         (["--csv", "a.csv"], "--csv FILE and --target COLUMN go together"),
         (["--target", "y"], "--csv FILE and --target COLUMN go together"),
         (["--csv", "a.csv", "--target", "y"], "no such table"),
@@ -432,6 +455,12 @@ def test_run_chapter_explains_a_mistake_in_one_line(argv, message, capsys):
         run(argv, on_csv=on_csv)
     out, err = capsys.readouterr()
     assert stopped.value.code == 2 and out == "" and err.count("\n") == 1 and message in err
+
+
+def test_run_chapter_has_no_csv_option_where_the_chapter_reads_no_table(capsys):
+    with pytest.raises(SystemExit):
+        run(["--csv", "a.csv", "--target", "y"])
+    assert "unrecognized arguments: --csv" in capsys.readouterr().err
 
 
 def test_run_chapter_names_a_missing_library(capsys):
@@ -468,8 +497,11 @@ def test_help_names_the_demos(capsys):
 
 def test_save_plot_writes_one_png_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    utils.save_plot("two.png", lambda left, right: (left.plot([1, 2]), right.set(title="right")), panels=2)
-    assert capsys.readouterr().out == "saved two.png\n"
+    drawn = []
+    utils.save_plot("two.png", lambda left, right: drawn.extend([left.plot([1, 2]), right]), panels=2)
+    assert len(drawn) == 2
+    utils.save_plot("one.png", lambda ax: drawn.append(ax.get_title()))
+    assert len(drawn) == 3 and capsys.readouterr().out == "saved two.png\nsaved one.png\n"
     assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
     assert "matplotlib.pyplot" not in sys.modules
 
