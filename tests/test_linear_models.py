@@ -49,6 +49,11 @@ def test_solve_least_squares_by_hand():
     agree("the shortest w with w1 + 2 w2 = 5", w, [1, 2], *BY_HAND)
 
 
+def test_solve_least_squares_keeps_a_small_negative_column():
+    A = np.array([[-1e-20, 1], [0, 1], [0, -1]])
+    agree("w in units of 1e20", lm.solve_least_squares(A, np.array([3.0, 1, -1])) / [1e20, 1], [-2, 1], *BY_HAND)
+
+
 def test_fit_linear_regression_by_hand():
     w, b = lm.fit_linear_regression([[1], [2], [3], [4], [5]], [52, 55, 61, 64, 68])
     agree("slope 41 / 10", w, [4.1], *BY_HAND)
@@ -725,6 +730,15 @@ def test_a_bad_hyper_parameter_is_refused_by_name(name, value):
     for fit in NUMBERS[name]:
         with pytest.raises((ValueError, TypeError), match=f"^{name} must be"):
             fit(value)
+
+
+def test_half_a_step_and_weights_of_another_kind_are_refused():
+    for fit in NUMBERS["steps"]:
+        with pytest.raises(TypeError, match="^steps must be a whole number, not 2.5"):
+            fit(2.5)
+    for predict, bad, name in [(lm.predict_linear, [[1.0], [2]], "w"), (lm.predict_softmax, [1.0, 2], "W")]:
+        with pytest.raises(ValueError, match=rf"^{name} must have . dimension\(s\), not shape"):
+            predict(GOOD_X, bad, 0.0)
 
 
 @pytest.mark.parametrize("name", ["lr", "l1", "C", "gamma", "tol"])
