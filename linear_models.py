@@ -270,7 +270,7 @@ def duality_gap(w, pull, moment, yy, l1, l2):
     """J - D by (6) and (8). pull = Xᵀr/n, moment = Xᵀy/n (d,), yy = y·y/n, all centred."""
     ry = yy - w @ moment
     rr = ry - w @ pull  # r·r = r·y - r·Xw
-    s = min(1.0, l1 / max(np.abs(pull - l2 * w).max(), l1))
+    s = l1 / max(np.abs(pull - l2 * w).max(), l1)
     J = rr / 2 + l1 * np.abs(w).sum() + l2 / 2 * w @ w
     return J - (s * ry - s**2 * (rr + l2 * w @ w) / 2)
 

@@ -204,14 +204,24 @@ def test_fit_ridge_matches_scikit_learn(n, d, seed, l2):
     agree("b", b, model.intercept_, *ALLOWED["ridge"])
 
 
+@pytest.mark.parametrize("size", [1e-6, 1, 1e6], ids="X in units of {:g}".format)
 @pytest.mark.parametrize("l2", [0, 1e-12, 1e-5])
-def test_fit_ridge_keeps_its_digits_when_l2_is_too_small_to_help(l2):
+def test_fit_ridge_keeps_its_digits_when_l2_is_too_small_to_help(l2, size):
     X, y = data(9, 40, 3)
     X[:, 2] = X[:, 0] + 1e-5 * X[:, 2]
     C, r = X - X.mean(axis=0), y - y.mean()
-    rows = np.vstack([C, np.sqrt(l2) * np.eye(3)])
-    exact = np.linalg.lstsq(rows, np.append(r, np.zeros(3)), rcond=None)[0]
-    agree("w", lm.fit_ridge(X, y, l2)[0], exact, 1e-8, "cond is 1e5, so 1e5 eps times a little")
+    exact = np.linalg.lstsq(np.vstack([C, np.sqrt(l2) * np.eye(3)]), np.append(r, np.zeros(3)), rcond=None)[0]
+    w = lm.fit_ridge(X * size, y, l2 * size**2)[0] * size
+    agree("w", w, exact, 1e-8, "cond is 1e5, so 1e5 eps times a little")
+
+
+@pytest.mark.parametrize("l2", [0, 1e-9, 1.0])
+def test_fit_ridge_does_not_mind_a_distant_y(l2):
+    """2^40 is added without rounding. Were y not centred first, four of its digits would be left."""
+    X, y = data(9, 60, 3)
+    y = np.round(100 * y)
+    agree("w", lm.fit_ridge(X, y + 2.0**40, l2)[0], lm.fit_ridge(X, y, l2)[0], 1e-10, "the same y, further away")
+    assert abs(lm.fit_ridge(X, y + 2.0**40, l2)[1] - 2.0**40) < 1e3
 
 
 def test_fit_ridge_with_no_price_is_least_squares():
