@@ -294,9 +294,9 @@ def fit_lasso(X, y, l1, l2=0.0, tol=1e-12, sweeps=20_000):
                 pull -= step * rows[j]
                 moved, w[j] = max(moved, step * step * square[j]), new
         gap = duality_gap(np.array(w), pull, moment, yy, l1, l2)
-        if active is varying and gap <= tol * yy:
+        if gap <= tol * yy:
             break
-        at_rest = moved <= 1e-18 * yy  # no score moved by more than 1e-9 of the spread of y
+        at_rest = moved <= 1e-4 * gap  # what is left to win, the others must bring
         active = varying if at_rest else [j for j in varying if w[j] != 0] or varying
     else:
         warnings.warn(f"lasso: duality gap {gap:.1e} after {sweeps} sweeps", DidNotConverge, 2)

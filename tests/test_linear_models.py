@@ -286,6 +286,33 @@ def test_fit_lasso_gives_a_constant_column_no_weight():
     assert lm.fit_lasso(np.ones((5, 2)), [1, 2, 3, 4, 5], 0.1)[0].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("tol", [1e-2, 1e-4])
+def test_fit_lasso_stops_as_soon_as_the_gap_is_small_enough(tol):
+    X, y = data(15, 60, 8)
+    X, y, l1 = X + 2 * X[:, :1], 9 * y, 0.05
+    C, r = X - X.mean(axis=0), y - y.mean()
+    w, b = lm.fit_lasso(X, y, l1, tol=tol)
+    gap = lm.duality_gap(w, C.T @ (r - C @ w) / 60, C.T @ r / 60, r @ r / 60, l1, 0)
+    share = gap / (r @ r / 60)
+    assert tol / 100 < share <= tol, f"stopped at a gap of {share:.1e} y·y/n, allowed {tol:g}"
+
+
+def test_fit_lasso_needs_one_sweep_where_columns_are_orthogonal():
+    X = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    w, _ = lm.fit_lasso(X, X @ [3.0, -2], l1=0.5, sweeps=1)
+    agree("each moves l1 towards 0", w, [2.5, -1.5], *BY_HAND)
+
+
+def test_fit_lasso_sweeps_over_all_columns_only_when_the_nonzero_ones_rest(monkeypatch):
+    calls, exact = [], lm.soft_threshold
+    monkeypatch.setattr(lm, "soft_threshold", lambda rho, l1: calls.append(rho) or exact(rho, l1))
+    X, y = data(16, 200, 100)
+    X, y = X + 2 * X[:, :1], X[:, :3] @ [5.0, 4, 3]
+    w, _ = lm.fit_lasso(X, y, 0.3)
+    kept = np.sum(w != 0)
+    assert kept < 20 and len(calls) < 40_000, f"{len(calls)} steps for {kept} weights; 600,000 if all always move"
+
+
 def test_fit_lasso_says_how_far_it_got():
     X, y = data(14, 50, 8)
     with pytest.warns(DidNotConverge, match=r"lasso: duality gap \d.* after 2 sweeps"):
