@@ -450,6 +450,18 @@ def test_minimize_lbfgs_finds_the_bottom_of_a_long_valley():
     assert slope > 1e-9
 
 
+def test_minimize_lbfgs_takes_the_direction_of_the_chapter_that_explains_it():
+    optimization = pytest.importorskip("optimization")
+    H, c, start = np.diag([1.0, 10, 100]), np.array([1.0, 2, 3]), np.full(3, 2.0)
+    valley = lambda x: (x @ H @ x / 2 - c @ x, H @ x - c)
+    x = [start] + [lm.minimize_lbfgs(valley, start, tol=0, steps=k)[0] for k in range(1, 6)]
+    g = [H @ at - c for at in x]
+    pairs = [(x[i + 1] - x[i], g[i + 1] - g[i]) for i in range(5)]
+    for i in range(1, 5):
+        step, direction = pairs[i][0], optimization.lbfgs_direction(g[i], pairs[:i])
+        agree(f"way of step {i + 1}", step / np.linalg.norm(step), direction / np.linalg.norm(direction), 1e-9, "the same two loops")
+
+
 @pytest.mark.parametrize("l2", [0.01, 1, 50], ids=lambda l2: f"l2={l2}")
 @pytest.mark.parametrize("seed, n, d, k", [(0, 120, 3, 3), (1, 200, 2, 5), (2, 40, 60, 3)])
 def test_fit_softmax_matches_scikit_learn(seed, n, d, k, l2):
