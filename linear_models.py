@@ -471,11 +471,12 @@ def minimize_lbfgs(loss_and_gradient, x, tol, steps):
     for _ in range(steps):
         if np.abs(g).max() <= tol:
             break
-        q, shares = g / np.abs(g).sum() if not history else g.copy(), []
+        q, shares = g.copy(), []
         for s, v in reversed(history):  # s: a step taken, v: the change of slope along it
             shares.append(s @ q / (s @ v))
             q -= shares[-1] * v
-        q *= s @ v / (v @ v) if history else 1  # s, v are now the oldest pair
+        s, v = history[-1] if history else (g, np.abs(g).sum() * g)  # so the first step is short
+        q *= s @ v / (v @ v)
         for s, v in history:
             q += s * (shares.pop() - v @ q / (s @ v))
         t, slack = 1.0, 1e-14 * abs(loss)  # differences below that are rounding
@@ -638,9 +639,8 @@ def kernel_matrix(A, B, gamma):
 def smo(K, s, C, tol, steps):
     """Equation (19) for K (n, n) and s (n,) of -1 and +1: beta (n,) and b.
     Fan, Chen and Lin, Working Set Selection Using Second Order Information (2005)."""
-    low, high = np.minimum(0, C * s), np.maximum(0, C * s)
-    beta, g, diagonal = np.zeros(len(s)), s.copy(), K.diagonal()
-    c = np.maximum(diagonal[:, None] + diagonal - 2 * K, 1e-12)  # of every pair
+    low, high, beta, g = np.minimum(0, C * s), np.maximum(0, C * s), np.zeros(len(s)), s.copy()
+    c = np.maximum(np.add.outer(K.diagonal(), K.diagonal()) - 2 * K, 1e-12)  # of every pair
     top, bottom = np.where(beta < high, 0, np.inf), np.where(beta > low, 0, np.inf)  # inf: stuck
     for _ in range(steps):
         i = np.argmax(g - top)
