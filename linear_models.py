@@ -475,7 +475,7 @@ def minimize_lbfgs(loss_and_gradient, x, tol, steps):
         for s, v in reversed(history):  # s: a step taken, v: the change of slope along it
             shares.append(s @ q / (s @ v))
             q -= shares[-1] * v
-        s, v = history[-1] if history else (g, np.abs(g).sum() * g)  # so the first step is short
+        s, v = history[-1] if history else (g / np.abs(g).sum(), g)  # so the first step is short
         q *= s @ v / (v @ v)
         for s, v in history:
             q += s * (shares.pop() - v @ q / (s @ v))

@@ -375,6 +375,33 @@ def test_fit_logistic_ends_where_j_is_flat(l2):
     agree("slope of J at the end", slope, np.zeros(4), 1e-6, "central differences")
 
 
+def test_fit_logistic_accepts_a_far_outlier_without_a_price():
+    """Its score is beyond 30 and rightly so: the others overlap, so a best w exists."""
+    x = np.array([-1.0, 0, 1, -0.5, 0.5, 0.2, 200])
+    w, b = lm.fit_logistic(x[:, None], [0, 1, 1, 0, 1, 0, 1], 0)
+    assert 200 * w[0] + b > 30
+    for sign in [1, -1]:
+        flipped = lm.fit_logistic(sign * x[:, None], [0, 1, 1, 0, 1, 0, 1], 0)[0]
+        agree("w", flipped, sign * w, 1e-8, "only the sign of x changed")
+
+
+@pytest.mark.parametrize("fit", [lambda X, y: lm.fit_logistic(X, y, 3.0), lambda X, y: lm.fit_linear_svm(X, y, 0.7)], ids=["fit_logistic", "fit_linear_svm"])
+def test_newton_is_handed_an_objective_with_its_true_slopes_and_curvatures(fit, monkeypatch):
+    X, y = labelled(6)
+    handed = {}
+
+    def spy(objective, slopes, theta, name, **options):
+        handed.update(objective=objective, slopes=slopes)
+        return theta, theta
+
+    monkeypatch.setattr(lm, "newton", spy)
+    fit(X, y)
+    at = np.array([0.3, -0.2, 0.5, 0.1])
+    g, H = handed["slopes"](at)
+    agree("g", g, slope_of(handed["objective"], at), 1e-6, "central differences")
+    agree("H", H, np.array([slope_of(lambda t: handed["slopes"](t)[0][i], at) for i in range(4)]), 1e-5, "central differences")
+
+
 @pytest.mark.parametrize("l2", [0, 0.01, 1, 100], ids=lambda l2: f"l2={l2}")
 @pytest.mark.parametrize("seed, n, d", [(0, 80, 3), (1, 300, 5), (2, 60, 1)])
 def test_fit_logistic_matches_scikit_learn(seed, n, d, l2):
@@ -395,8 +422,8 @@ def test_fit_logistic_with_more_features_than_rows():
 
 @pytest.mark.parametrize(
     "x, y",
-    [([1, 2, 3, 4], [0, 0, 1, 1]), ([1, 2, 2, 3], [0, 0, 1, 1]), ([0, 1], [1, 0]), ([1, 1, 2, 2], [0, 1, 1, 1])],
-    ids=["separable", "touching", "two rows", "only half"],
+    [([1, 2, 3, 4], [0, 0, 1, 1]), ([1, 2, 2, 3], [0, 0, 1, 1]), ([0, 1], [1, 0]), ([1, 1, 2, 2], [0, 1, 1, 1]), ([1, 1, 2, 2], [0, 1, 0, 0])],
+    ids=["separable", "touching", "two rows", "half", "the other half"],
 )
 def test_fit_logistic_refuses_separable_classes_without_a_price(x, y):
     X = np.array(x, dtype=float)[:, None]
