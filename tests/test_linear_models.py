@@ -652,8 +652,8 @@ def test_best_columns_by_hand():
     assert lm.best_columns(X, y, 4).tolist()[2:] == [3, 0]
 
 
-def test_top_right_by_hand():
-    assert lm.top_right(np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])) == 2 / 3
+def test_likeliest_right_by_hand():
+    assert lm.likeliest_right(np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])) == 2 / 3
 
 
 def test_demo_leakage_leaks_and_the_honest_score_does_not(capsys):
