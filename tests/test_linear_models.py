@@ -596,6 +596,8 @@ def test_fit_kernel_svm_matches_scikit_learn(seed, gamma, C):
     order = np.argsort(library.support_)
     agree("beta", model.beta, library.dual_coef_[0][order], 1e-4, "z agrees to 1e-5, beta depends on it through K^-1")
     assert model.gamma == gamma and np.array_equal(model.vectors, X[model.support])
+    at_bound = np.sum(np.abs(model.beta) == C), np.sum(np.abs(library.dual_coef_) == C)
+    assert at_bound[0] == at_bound[1], f"{at_bound[0]} of our beta are exactly at C, {at_bound[1]} of libsvm's"
 
 
 @pytest.mark.parametrize("C", [0.1, 1.0, 1000.0])
@@ -606,6 +608,20 @@ def test_fit_kernel_svm_without_gamma_is_linear_and_matches_once_rounded_as_libs
     model, library = lm.fit_kernel_svm(X, y, C, None), lm.sklearn_kernel_svm(X, y, C, None)
     monkeypatch.undo()
     agree("z", lm.predict_kernel_svm(X, model), library.decision_function(X), *ALLOWED["kernel svm"])
+
+
+@pytest.mark.parametrize("C, gamma", [(10.0, 1.0), (100.0, 0.3)])
+def test_smo_needs_about_as_few_steps_as_libsvm(C, gamma):
+    """The choice of the pair decides how many: (21) looks at the gain, not at the slope alone."""
+    X, y = labelled(10, n=150)
+    most = int(1.3 * lm.sklearn_kernel_svm(X, y, C, gamma).n_iter_[0])
+    lm.fit_kernel_svm(X, y, C, gamma, steps=most)
+
+
+def test_smo_stops_at_the_step_it_was_given():
+    with pytest.warns(DidNotConverge):
+        lm.smo(np.eye(2), np.array([1.0, -1]), 5.0, 1e-9, 1)
+    lm.smo(np.eye(2), np.array([1.0, -1]), 5.0, 1e-9, 2)
 
 
 def test_fit_kernel_svm_says_when_it_stops_early():
