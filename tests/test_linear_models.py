@@ -641,6 +641,10 @@ def test_fit_scaler_and_scale_by_hand():
     agree("std, 1 for a constant", std, [np.sqrt(8 / 3), 1, 1], *BY_HAND)
     agree("scaled", lm.scale([[3, 6, 0.1]], mean, std), [[0, 1, 0]], *BY_HAND)
     assert np.array_equal(X, before)
+    far = np.array([[998, -0.1], [1002, -0.1], [998, -0.1], [1002, -0.1], [998, -0.1], [1002, -0.1]])
+    agree("small beside the mean, and a rounded constant", lm.fit_scaler(far)[1], [2, 1], *BY_HAND)
+    with pytest.raises(ValueError, match="X must have 2 dimension"):
+        lm.fit_scaler([1.0, 2])
 
 
 def test_scale_treats_a_row_alone_as_it_treats_it_in_a_batch():
@@ -666,6 +670,8 @@ def test_best_columns_by_hand():
     X = np.column_stack([[1, 2, 1, 2], 5 + 100 * y, -y, [0, 0, 0, 1]])
     assert set(lm.best_columns(X[:, :3] + [[0, 0, 0]], y, 2)) == {1, 2}
     assert lm.best_columns(X, y, 4).tolist()[2:] == [3, 0]
+    noisy = np.array([0, 0.4, 0.6, 1])
+    assert lm.best_columns(np.column_stack([100 * noisy, 1000 + y, noisy[::-1] ** 2]), y, 3)[0] == 1
 
 
 def test_likeliest_right_by_hand():
@@ -680,19 +686,19 @@ def test_demo_leakage_leaks_and_the_honest_score_does_not(capsys):
 
 def test_encode_table_learns_from_the_training_rows_alone():
     columns = {
-        "age": np.array([1.0, np.nan, 3, 1000]),
-        "city": np.array(["a", "b", "", "c"]),
-        "empty": np.full(4, np.nan),
-        "late": np.array([1.0, 2, 3, np.nan]),
+        "age": np.array([1.0, np.nan, 2, 9, 1000]),
+        "city": np.array(["a", "b", "", "b", "c"]),
+        "empty": np.full(5, np.nan),
+        "late": np.array([1.0, 2, 3, 4, np.nan]),
     }
-    X, names = lm.encode_table(columns, train=np.array([0, 1, 2]))
-    expected = ["age", "age is missing", "city = missing", "city = a", "city = b", "empty", "empty is missing", "late"]
+    X, names = lm.encode_table(columns, train=np.array([0, 1, 2, 3]))
+    expected = ["age", "age is missing", "city = b", "city = missing", "city = a", "empty", "empty is missing", "late"]
     assert names == expected
-    agree("age, with the median of 1 and 3", X[:, 0], [1, 2, 3, 1000], *BY_HAND)
-    agree("age is missing", X[:, 1], [0, 1, 0, 0], *BY_HAND)
-    agree("cities seen in training", X[:, 2:5], [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]], *BY_HAND)
-    agree("nothing known", X[:, 5:7], [[0, 1]] * 4, *BY_HAND)
-    agree("late", X[:, 7], [1, 2, 3, 2], *BY_HAND)
+    agree("age, with the median of 1, 2 and 9", X[:, 0], [1, 2, 2, 9, 1000], *BY_HAND)
+    agree("age is missing", X[:, 1], [0, 1, 0, 0, 0], *BY_HAND)
+    agree("cities seen in training", X[:, 2:5], [[0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]], *BY_HAND)
+    agree("nothing known", X[:, 5:7], [[0, 1]] * 5, *BY_HAND)
+    agree("late, with the median of 1 to 4", X[:, 7], [1, 2, 3, 4, 2.5], *BY_HAND)
 
 
 def test_encode_table_keeps_the_twenty_most_frequent_values():
@@ -726,6 +732,41 @@ def test_evaluate_table_beats_the_constant_answer_and_agrees_with_scikit_learn(k
     if kind == "two":
         area = float(next(line for line in out.splitlines() if "ROC" in line).split()[0])
         assert area > 0.9
+
+
+@pytest.mark.parametrize("kind", ["two", "number"])
+def test_evaluate_table_prints_what_scikit_learn_finds_by_the_same_way(kind, tmp_path, capsys):
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    path = write_csv(tmp_path / "t.csv", kind)
+    lm.evaluate_table(path, "target")
+    out = capsys.readouterr().out
+    columns, y, _ = lm.read_table(path, "target")
+    if kind == "two":
+        train, test = lm.stratified_k_fold(y, 4)[0]
+        folds, tail = lm.stratified_k_fold(y[train], 5), dict(solver="newton-cholesky", tol=1e-10)
+        models = {l2: LogisticRegression(C=2 / l2, **tail) for l2 in [0.01, 0.1, 1, 10, 100]}
+        always = np.mean(y[test] == np.bincount(y[train]).argmax())
+    else:
+        train, test = lm.train_test_split(np.random.default_rng(0), len(y))
+        folds, models = lm.k_fold(len(train), 5), {l2: Ridge(alpha=l2) for l2 in [0.01, 0.1, 1, 10, 100]}
+        always = lm.r2_score(y[test], np.full(len(test), y[train].mean()))
+    X, names = lm.encode_table(columns, train)
+    models = {l2: make_pipeline(StandardScaler(), model) for l2, model in models.items()}
+    from sklearn.model_selection import cross_val_score
+
+    best = max(models, key=lambda l2: cross_val_score(models[l2], X[train], y[train], cv=folds).mean())
+    model = models[best].fit(X[train], y[train])
+    assert f"199 rows, {len(names)} features" in out and f" on {len(test)} rows kept back" in out
+    assert f"  {always:6.3f}  the same answer for all\n" in out
+    assert f"  {model.score(X[test], y[test]):6.3f}  l2={best:g}, the best of five" in out
+    if kind == "two":
+        p = model.predict_proba(X[test])[:, 1]
+        for t in [0.5, np.mean(y[train])]:
+            found, alarms = np.sum(y[test][p >= t]), np.sum(1 - y[test][p >= t])
+            assert f"p >= {t:.2f} finds {found} of {y[test].sum()}, with {alarms} false alarms\n" in out
 
 
 # --- Input that nobody should send
