@@ -1,0 +1,1002 @@
+# %% [markdown]
+"""
+# Optimization
+
+How do you find the lowest point of a landscape when all you can feel is the slope under your feet?
+Training a model is that question in millions of dimensions. Each method below adds one idea: walk
+downhill, walk on a cheap guess of the slope, keep some speed, give every coordinate its own step,
+use the curvature, share the work. At the end they race.
+Nothing but numpy is needed until a part called "The library version".
+
+Throughout this file
+
+    w         parameters                                         (d,)           w, params
+    g         gradient of the loss at w, or an estimate of it    (d,)           g, grads
+    A, H      Hessian: the curvature (A where it is constant)    (d, d)         A, H
+    η         eta: step size, the learning rate                  ()             lr
+    L, ℓ, κ   largest, smallest curvature; kappa = L / ℓ         ()             condition
+    β, τ      beta: share of the past kept; tau: dampening       ()             momentum, betas
+    m, v      running mean (or sum) of g, and of g²              (d,)           m, v
+    λ, ε      lambda: weight decay; epsilon: a small number      ()             weight_decay, eps
+    t         number of the step                                 ()             t
+"""
+
+# %%
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import namedtuple
+
+import numpy as np
+
+from utils import DidNotConverge, check_array, check_number, check_Xy, compare, make_regression
+from utils import report, run_chapter, save_plot
+
+PATH = (1e-12, "every iterate: the same arithmetic, rounded in another order")
+ALLOWED = {
+    **dict.fromkeys(["gradient descent", "mini-batches", "momentum", "AdaGrad, RMSProp"], PATH),
+    **dict.fromkeys(["Adam, AdamW", "schedules", "clipping", "L-BFGS", "data-parallel"], PATH),
+    "rate": (0.01, "theory speaks of the limit; after t steps momentum is off by about 1/t"),
+    "minimum": (1e-6, "both stop when the gradient is small, not when w is exact"),
+}
+
+# %% [markdown]
+"""
+## Gradient descent
+
+The gradient g points uphill, so walk against it. The one choice is how far:
+
+    w ← w - η g(w)                                                              (1)
+
+All about η can be seen on a ravine, f(w) = ½ wᵀAw. Along an eigenvector of A with curvature λᵢ the
+gradient is λᵢ times the distance to the bottom, so a step multiplies that distance by
+
+    1 - η λᵢ                                                                    (2)
+
+This must stay between -1 and 1 for every λᵢ, so η < 2 / L: beyond it each step lands higher on the
+opposite wall. Below it the flattest direction is the slow one. The best η makes both equally slow:
+
+    η = 2 / (L + ℓ),     error × (κ - 1) / (κ + 1) per step                     (3)
+
+κ = 100 gives 0.98: 115 steps for one digit. Conditioning, not dimension, makes it slow.
+A rising loss is often read as a bug in the gradient. Try a tenth of the step first.
+"""
+
+# %%
+Problem = namedtuple("Problem", "loss gradient hessian start")  # three functions of w (d,), and w
+
+
+def ravine(condition=100.0, angle=0.0):
+    """½ wᵀAw in two dimensions: curvature 1 along a valley, `condition` across, turned."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    A = turn @ np.diag([1.0, condition]) @ turn.T
+    return Problem(lambda w: w @ A @ w / 2, lambda w: A @ w, lambda w: A, turn @ [8.0, 2.0])
+
+
+def rosenbrock():
+    """(1 - x)² + 100 (y - x²)²: a bent valley with its minimum at (1, 1) (Rosenbrock 1960)."""
+    return Problem(
+        lambda w: (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2,
+        lambda w: 200 * (w[1] - w[0] ** 2) * np.array([-2 * w[0], 1]) + [2 * (w[0] - 1), 0],
+        lambda w: np.array([[2 + 1200 * w[0] ** 2 - 400 * w[1], -400 * w[0]], [-400 * w[0], 200]]),
+        np.array([-1.2, 1.0]),
+    )
+
+
+def check_gradient(g, w):
+    """g as a float array like w, finite. A column would broadcast into a matrix."""
+    if np.shape(g) != w.shape:
+        raise ValueError(f"the gradient must have the shape of w, {w.shape}, not {np.shape(g)}")
+    return check_array("the gradient", g, ndim=w.ndim)
+
+
+def gradient_descent(gradient, w, lr, steps):
+    """Equation (1). Returns the path: every iterate, the start included, (steps + 1, d)."""
+    check_number("lr", lr, least=0), check_number("steps", steps, least=0, integer=True)
+    path = [check_array("w", w, ndim=1)]
+    for _ in range(steps):
+        path.append(path[-1] - lr * check_gradient(gradient(path[-1]), path[-1]))
+    return np.array(path)
+
+
+# %% [markdown]
+"""
+### The library version
+
+`torch.optim.SGD` is equation (1) too; how stochastic it is depends on the gradient it gets. The
+parameter is a tensor, changed in place. Its gradient waits in `.grad`, usually put there by
+`loss.backward()`; here both sides get the same numpy gradient, so that only the optimizers differ.
+All of torch's optimizers are called this way.
+"""
+
+# %%
+def torch_optimizer(name, w, **options):
+    """torch.optim.<name> for a copy of the vector w. Its options have the names used here."""
+    import torch
+
+    return getattr(torch.optim, name)([torch.tensor(np.array(w, float))], **options)
+
+
+def torch_path(optimizer, gradient, steps, max_norm=None):
+    """Every iterate (steps + 1, d) of a torch optimizer of one vector, given our gradient."""
+    import torch
+
+    (p,) = optimizer.param_groups[0]["params"]
+    path = [p.numpy().copy()]
+    for _ in range(steps):
+        p.grad = torch.tensor(gradient(path[-1]))
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_([p], max_norm)
+        optimizer.step()
+        path.append(p.numpy().copy())
+    return np.array(path)
+
+
+def demo_gradient_descent(plot=False):
+    """One ravine, six step sizes: slow, best, and beyond the bound 2/L."""
+    print("== Gradient descent: how large may a step be? ==")
+    print("\n  A ravine with curvatures 1 and 100: 2/L = 0.02. Distance to the bottom:")
+    print("      lr   10 steps   100 steps   200 steps")
+    p, results = ravine(condition=100), []
+    for lr in [0.001, 0.01, 0.019, 2 / 101, 0.02, 0.021]:
+        path = gradient_descent(p.gradient, p.start, lr, steps=200)
+        size = np.linalg.norm(path, axis=1)
+        print(f"  {lr:.4f}    {size[10]:7.2f}   {size[100]:9.4g}   {size[200]:9.4g}")
+        if lr < 0.02:
+            theirs = torch_path(torch_optimizer("SGD", p.start, lr=lr), p.gradient, 200)
+            label = f"200 steps, lr {lr:.4f}"
+            results.append(compare(label, path, theirs, *ALLOWED["gradient descent"]))
+    print("  At 0.02 it bounces between the walls for ever, beyond it leaves.")
+    return report(results)
+
+
+# %% [markdown]
+"""
+Try: a ravine ten times as narrow, ravine(condition=1000). Predict 2/L and the steps per digit.
+
+## Mini-batches
+
+A loss over n examples has a gradient that is a mean of n terms. Why pay for them all to take one
+small step? A random batch B costs less, is right on average, and its squared error falls as 1/|B|:
+
+    g_B = 1/|B| Σᵢ gᵢ   over i in B,        E ‖g_B - g‖² ≈ 1/|B| · 1/n Σᵢ ‖gᵢ - g‖²     (4)
+
+Four times the work for half the noise. One pass through the shuffled examples is an epoch. With a
+constant η the iterates never settle. Noise kicks them as fast as the slope pulls them back: they
+end in a cloud around the minimum, the larger the larger η. Two cures: let η fall (see Schedules),
+or average the last iterates, so that the kicks cancel (Polyak and Juditsky 1992). Averaging from
+the first step on is the usual mistake: it keeps the far-away start in the mean.
+"""
+
+# %%
+def minibatches(rng, n, size):
+    """One epoch: the rows 0..n-1 shuffled and cut into batches of `size`, the last one short."""
+    check_number("n", n, least=1, integer=True), check_number("size", size, least=1, integer=True)
+    return np.split(rng.permutation(n), range(size, n, size))
+
+
+def squared_error_gradient(X, y):
+    """gradient(w, rows) of the mean of (xᵢw - yᵢ)² over the rows of a batch: equation (4)."""
+    X, y = check_Xy(X, y)
+    return lambda w, rows: 2 / len(rows) * X[rows].T @ (X[rows] @ w - y[rows])  # (d,)
+
+
+def minibatch_sgd(gradient, w, lr, batches):
+    """Equation (1) on one batch after another: gradient(w, rows) (Robbins and Monro 1951)."""
+    rows = iter(batches)
+    return gradient_descent(lambda w: gradient(w, next(rows)), w, lr, len(batches))
+
+
+# %% [markdown]
+"""
+### The library version
+
+A `DataLoader` deals out the batches (`batch_sampler` takes our order), autograd finds the gradient.
+"""
+
+# %%
+def torch_minibatch(X, y, w, lr, batches):
+    """The path of the same steps in torch, gradients included."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    w, path = torch.tensor(w, requires_grad=True), [w]
+    optimizer = torch.optim.SGD([w], lr)
+    data = TensorDataset(torch.tensor(X), torch.tensor(y))
+    for inputs, targets in DataLoader(data, batch_sampler=batches):
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(inputs @ w, targets).backward()
+        optimizer.step()
+        path.append(w.detach().numpy().copy())
+    return np.array(path)
+
+
+def demo_minibatches(plot=False):
+    """The cloud around the minimum: step size, batch size, and what averaging does."""
+    print("\n== Mini-batches: how noisy is a cheap gradient? ==")
+    rng, w, results = np.random.default_rng(0), np.zeros(5), []
+    X, y, *_ = make_regression(rng, n=256, d=5)
+    gradient, best = squared_error_gradient(X, y), np.linalg.solve(X.T @ X, X.T @ y)
+    print("\n  batch    lr   noise of g   20 epochs: distance to the minimum   of the mean")
+    for size, lr in [(8, 0.1), (8, 0.02), (32, 0.1), (256, 0.1)]:
+        batches = [rows for _ in range(20) for rows in minibatches(rng, 256, size)]
+        off = [gradient(best, rows) for rows in batches]  # at the minimum the gradient is 0
+        noise = np.sqrt(np.mean(np.sum(np.square(off), axis=1)))
+        path = minibatch_sgd(gradient, w, lr, batches)
+        mean = path[len(path) // 2 :].mean(axis=0)
+        end, middle = np.linalg.norm([path[-1] - best, mean - best], axis=1)
+        print(f"  {size:5}  {lr:4}   {noise:10.3f}   {end:34.4f}   {middle:11.4f}")
+        label, theirs = f"batches of {size}, lr {lr}", torch_minibatch(X, y, w, lr, batches)
+        results.append(compare(label, path, theirs, *ALLOWED["mini-batches"]))
+    return report(results)
+
+
+# %% [markdown]
+"""
+Try: average the whole path. Predict whether the start, 640 steps ago, still shows.
+
+## Momentum
+
+In a ravine the gradient mostly points at the walls, now one, now the other. Keep a running sum:
+what alternates cancels, what persists adds up (Polyak 1964). Nesterov (1983) looks a step ahead:
+
+    m ← β m + (1 - τ) g     (the first step: m = g)                             (5)
+    w ← w - η m,            with Nesterov  w ← w - η (g + β m)                  (6)
+
+With τ = 0 a steady gradient builds up to g / (1 - β): β = 0.9 means steps ten times as long. With
+τ = β, m is an average and nothing grows; the two forms are often confused. On a quadratic the
+best constants are known, with L, ℓ and κ as in (3):
+
+    η = 4 / (√L + √ℓ)²,   β = ((√κ - 1) / (√κ + 1))²,   error × √β per step     (7)
+
+This is (3) with √κ for κ: 11 steps per digit for κ = 100, not 115. Nesterov with η = 1/L and
+β = (√κ - 1) / (√κ + 1) shrinks the error by 1 - 1/√κ. Where β is too large for the valley, the
+ball rolls past the minimum and swings.
+"""
+
+# %%
+BLOCK = 16384  # numbers, 128 KB: what a step computes in between stays in the cache
+
+
+def as_arrays(name, value):
+    """(list of float arrays, True) for a list that holds numpy arrays, else ([array], False)."""
+    many = isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) for v in value)
+    arrays = value if many else [value]
+    ndims = [np.asarray(a, dtype=getattr(a, "dtype", object)).ndim for a in arrays]
+    return [check_array(name, a, ndim) for a, ndim in zip(arrays, ndims)], many
+
+
+class Optimizer:
+    """State, and a step. One flat vector w holds all parameters; `params` shows it in the
+    shapes that were given, one array or a list: views, so one step moves them all.
+
+    A subclass says how many state vectors it needs and writes its equations in _update(w, g,
+    *state), which changes them in place, a block at a time: faster than one long vector."""
+
+    def __init__(self, params, lr, weight_decay=0.0, maximize=False, states=0):
+        self.lr = check_number("lr", lr, least=0)
+        self.weight_decay = check_number("weight_decay", weight_decay, least=0)
+        arrays, self.many = as_arrays("params", params)
+        self.shapes = [a.shape for a in arrays]
+        self.w = np.concatenate([a.ravel() for a in arrays])  # a copy
+        self.maximize, self.t, self.state = maximize, 0, np.zeros((states, len(self.w)))
+        parts = np.split(self.w, np.cumsum([a.size for a in arrays])[:-1])
+        views = [part.reshape(shape) for part, shape in zip(parts, self.shapes)]
+        self.params = views if self.many else views[0]
+
+    def flatten(self, grads):
+        """The gradients as one finite vector like w; if they are not, raises and moves nothing."""
+        arrays = grads if self.many and isinstance(grads, (list, tuple)) else [grads]
+        shapes = [np.shape(g) for g in arrays]
+        if shapes != self.shapes:
+            raise ValueError(f"the gradient must have the shape {self.shapes}, not {shapes}")
+        g = np.concatenate([np.ravel(g) for g in arrays]) if self.many else np.ravel(grads)
+        if g.dtype == float and g.dot(g) <= 1e100:  # quick, and false for nan
+            return g
+        return check_array("the gradient", g, ndim=1)
+
+    def step(self, grads):
+        """One step downhill (with maximize uphill), given the gradient at params."""
+        g = self.flatten(grads)
+        self.t += 1
+        for start in range(0, len(g), BLOCK):
+            part = slice(start, start + BLOCK)
+            w, slope = self.w[part], -g[part] if self.maximize else g[part]
+            if self.weight_decay:
+                slope = slope + self.weight_decay * w  # the gradient of λ/2 ‖w‖²
+            self._update(w, slope, *self.state[:, part])
+
+
+class SGD(Optimizer):
+    """Equations (5) and (6); with momentum 0, equation (1)."""
+
+    def __init__(self, params, lr, momentum=0.0, dampening=0.0, nesterov=False, **common):
+        self.momentum = check_number("momentum", momentum, least=0, below=1)
+        self.dampening = check_number("dampening", dampening, least=0, most=1)
+        self.nesterov = nesterov
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise ValueError("nesterov needs momentum above 0 and dampening 0")
+        super().__init__(params, lr, states=int(momentum > 0), **common)
+
+    def _update(self, w, g, m=None):
+        if m is not None:
+            m *= self.momentum
+            m += g if self.t == 1 or not self.dampening else (1 - self.dampening) * g
+            g = g + self.momentum * m if self.nesterov else m  # equation (6)
+        w -= self.lr * g
+
+
+def descend(optimizer, gradient, steps, schedule=None, max_norm=None):
+    """Steps with gradient(params); schedule(t) and max_norm: see Schedules and clipping, below.
+
+    Returns every w as a flat vector, (steps + 1, d)."""
+    path = [optimizer.w.copy()]
+    for t in range(check_number("steps", steps, least=0, integer=True)):
+        g = gradient(optimizer.params)
+        if max_norm is not None:
+            g, _ = clip_by_global_norm(g, max_norm)
+        if schedule is not None:
+            optimizer.lr = check_number("schedule(t)", schedule(t), least=0)
+        optimizer.step(g)
+        path.append(optimizer.w.copy())
+    return np.array(path)
+
+
+def beside_torch(row, method, **options):
+    """200 iterates of one of our optimizers on Rosenbrock's valley, and of torch's namesake."""
+    p, name = rosenbrock(), method.__name__
+    ours = descend(method(p.start, **options), p.gradient, 200)
+    theirs = torch_path(torch_optimizer(name, p.start, **options), p.gradient, 200)
+    label = ", ".join([name, *(f"{k} {v}" for k, v in options.items())])
+    return compare(label, ours, theirs, *ALLOWED[row])
+
+
+def demo_momentum(plot=False):
+    """Rates against theory, momentum that overshoots, and every option beside torch."""
+    print("\n== Momentum: how much does memory help? ==")
+    print("\n  condition 100: factor on the error per step   measured   theory")
+    results, p, options = [], ravine(100), dict(lr=1e-4, momentum=0.9)
+    for name, theory, constants in [
+        ("gradient descent", 99 / 101, dict(lr=2 / 101)),
+        ("momentum", 9 / 11, dict(lr=4 / 11**2, momentum=(9 / 11) ** 2)),
+        ("Nesterov", 1 - 1 / 10, dict(lr=1 / 100, momentum=9 / 11, nesterov=True)),
+    ]:
+        size = np.linalg.norm(descend(SGD(p.start, **constants), p.gradient, 400), axis=1)
+        rate = (size[400] / size[200]) ** (1 / 200)
+        print(f"  {name:42}   {rate:8.4f}   {theory:6.4f}")
+        results.append(compare(f"rate of {name}", rate, theory, *ALLOWED["rate"]))
+    print("\n  A ball in a bowl from 10 (curvature 1, lr 0.1): where it is every 5 steps")
+    for beta in [0.0, 0.5, 0.9, 0.97]:
+        path = descend(SGD([10.0], 0.1, beta), lambda w: w, 60)[:, 0]
+        print(f"  momentum {beta:4}  " + " ".join(f"{x + 0.001:6.2f}" for x in path[:51:5]))
+    for extra in [{}, dict(dampening=0.5), dict(nesterov=True), dict(weight_decay=0.1)]:
+        results.append(beside_torch("momentum", SGD, **options, **extra))
+    return report(results)
+
+
+# %% [markdown]
+"""
+Try: give momentum 0.97 a step a tenth as long. Predict whether the ball swings less.
+
+## A step for every coordinate
+
+One η suits no coordinate when their gradients differ in size. AdaGrad (Duchi, Hazan and Singer
+2011) divides each by the size its gradients have had so far; all operations per coordinate:
+
+    v ← v + g²,                  w ← w - η g / (√v + ε)                         (8)
+
+Multiply a coordinate of g by 1000 and its steps stay the same. But v only grows: under a steady
+gradient step t is η / √t long, and after a steep start steps stay short for ever. RMSProp (Hinton,
+lectures, 2012) forgets, over about 1 / (1 - α) steps (alpha):
+
+    v ← α v + (1 - α) g²,        w ← w - η g / (√v + ε)                         (9)
+
+Adam (Kingma and Ba 2015) keeps a mean of g for the direction, too:
+
+    m ← β₁ m + (1 - β₁) g,       v ← β₂ v + (1 - β₂) g²                        (10)
+    m̂ = m / (1 - β₁ᵗ),           v̂ = v / (1 - β₂ᵗ)                             (11)
+    w ← w - η m̂ / (√v̂ + ε)                                                     (12)
+
+Why does Adam correct its bias? Both means start at 0: after t steps of a steady g they are only
+m = (1 - β₁ᵗ) g and v = (1 - β₂ᵗ) g². Dividing by these factors removes the bias, and the first step
+has length η. Without (11) it is 3.2 η and the tenth 6.5 η: too long just when the direction is
+known least. Weight decay adds λw to g; (12) divides it by √v̂, so weights with large gradients
+hardly decay. AdamW (Loshchilov and Hutter 2019) shrinks all alike, before (10):
+
+    w ← (1 - η λ) w                                                            (13)
+
+Common mistakes: t missing in (11); ε inside the root, where 1e-8 acts like 1e-4. And none of these
+helps in a ravine at 45 degrees: they stretch axes and cannot turn them.
+"""
+
+# %%
+class Adagrad(Optimizer):
+    """Equation (8)."""
+
+    def __init__(self, params, lr=0.01, eps=1e-10, **common):
+        self.eps = check_number("eps", eps, above=0)
+        super().__init__(params, lr, states=1, **common)
+
+    def _update(self, w, g, v):
+        v += g * g
+        w -= self.lr * g / (np.sqrt(v) + self.eps)
+
+
+class RMSprop(Optimizer):
+    """Equation (9)."""
+
+    def __init__(self, params, lr=0.01, alpha=0.99, eps=1e-8, **common):
+        self.alpha = check_number("alpha", alpha, least=0, below=1)
+        self.eps = check_number("eps", eps, above=0)
+        super().__init__(params, lr, states=1, **common)
+
+    def _update(self, w, g, v):
+        v *= self.alpha
+        v += (1 - self.alpha) * (g * g)
+        w -= self.lr * g / (np.sqrt(v) + self.eps)
+
+
+class Adam(Optimizer):
+    """Equations (10) to (12). correct=False leaves out (11), to show what it is for."""
+
+    def __init__(self, params, lr=0.001, betas=(0.9, 0.999), eps=1e-8, correct=True, **common):
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise TypeError(f"betas must be a pair of numbers, not {betas!r}")
+        self.betas = [check_number("betas", beta, least=0, below=1) for beta in betas]
+        self.eps, self.correct = check_number("eps", eps, above=0), correct
+        super().__init__(params, lr, states=2, **common)
+
+    def _update(self, w, g, m, v):
+        (beta1, beta2), t = self.betas, self.t if self.correct else np.inf
+        m += (1 - beta1) * (g - m)  # the same as β₁ m + (1 - β₁) g
+        v *= beta2
+        v += (1 - beta2) * (g * g)
+        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)  # equation (11)
+        w -= self.lr * m_hat / (np.sqrt(v_hat) + self.eps)  # equation (12)
+
+
+class AdamW(Adam):
+    """Equation (13), then Adam. As in torch it decays by 0.01 unless told otherwise."""
+
+    def __init__(self, params, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, **common):
+        super().__init__(params, lr, betas, eps, **common)
+        self.decay = check_number("weight_decay", weight_decay, least=0)
+
+    def _update(self, w, g, m, v):
+        w *= 1 - self.lr * self.decay
+        super()._update(w, g, m, v)
+
+
+def demo_adaptive(plot=False):
+    """AdaGrad stops where RMSProp recovers; both beside `torch_optimizer("Adagrad", ...)`."""
+    print("\n== AdaGrad and RMSProp: what if every coordinate had its own step? ==")
+    print("\n  Slope 100 for 10 steps, then 1 (lr 0.1). Length of step t:")
+    print("  t        " + " ".join(f"{t:7}" for t in [1, 2, 10, 11, 100, 1000, 2000]))
+    for method in [Adagrad, RMSprop]:
+        slopes = iter([100.0] * 10 + [1.0] * 1990)
+        path = descend(method([0.0], lr=0.1), lambda w: [next(slopes)], 2000)
+        length = -np.diff(path[:, 0])[[0, 1, 9, 10, 99, 999, 1999]]
+        print(f"  {method.__name__:9}" + " ".join(f"{x:7.4f}" for x in length))
+    tables = [(Adagrad, dict(lr=0.1), dict(eps=0.01)), (RMSprop, dict(lr=1e-3), dict(alpha=0.9))]
+    return report([
+        beside_torch("AdaGrad, RMSProp", method, **options, **extra)
+        for method, options, own in tables
+        for extra in [{}, own, dict(weight_decay=0.1), dict(maximize=True)]
+    ])  # fmt: skip
+
+
+def demo_adam(plot=False):
+    """The first ten steps with and without (11); weight decay in Adam against AdamW."""
+    print("\n== Adam: why does it correct its bias? ==")
+    print("\n  A steady gradient, lr 1. Length of step 1, 2, ..., 10:")
+    for name, correct in [("with (11)", True), ("without", False)]:
+        path = descend(Adam([0.0], lr=1.0, correct=correct), lambda w: -np.ones(1), 10)
+        print(f"  {name:10}" + " ".join(f"{step:5.2f}" for step in np.diff(path[:, 0])))
+    print("\n  Two weights of 1 under gradients that flip their sign, of size 1 and of size 100.")
+    print("  200 steps with lr 0.001 and weight decay 1 should leave 0.999^200 = 0.819:")
+    for method in [Adam, AdamW]:
+        optimizer = method([1.0, 1.0], lr=0.001, weight_decay=1.0)
+        for t in range(200):
+            optimizer.step((-1.0) ** t * np.array([1.0, 100.0]))
+        print(f"  {method.__name__:6} {optimizer.w[0]:.3f}  {optimizer.w[1]:.3f}")
+    extras = [{}, dict(betas=(0.5, 0.9)), dict(eps=0.1), dict(weight_decay=0.5), dict(maximize=True)]
+    pairs = [(method, extra) for method in (Adam, AdamW) for extra in extras]
+    return report([beside_torch("Adam, AdamW", m, lr=0.01, **extra) for m, extra in pairs])
+
+
+# %% [markdown]
+"""
+Try: betas=(0.9, 0.9) in the first table of Adam. Predict the steps without (11): both biases are
+now of the same size, but one stands under a root.
+
+## Schedules and clipping
+
+A large step finds the valley, a small one the bottom. A schedule is η as a function of the step
+t = 0, 1, 2, ... Four in use, γ (gamma) being the factor of one decay:
+
+    step decay     η γ^⌊t / k⌋                                                 (14)
+    exponential    η γᵗ                                                        (15)
+    cosine         η₀ + ½ (η - η₀) (1 + cos(π t / T)),       t ≤ T             (16)
+    warm-up        η (s + (1 - s) t / T),                    t ≤ T             (17)
+
+Warm-up, often followed by the cosine, serves the first steps of Adam, whose v̂ rests on a few
+gradients only. Clipping caps the length of the gradient and keeps its direction, if all arrays of
+a model share one norm:
+
+    ‖g‖ = √(sum of squares over all arrays),    g ← g · min(1, c / ‖g‖)        (18)
+
+It is for cliffs, where one step on a huge gradient throws away what was learned. It does not cure
+an η that is too large everywhere: each step then has length ηc. Do not clip each array by itself.
+"""
+
+# %%
+def step_lr(t, lr, every, factor=0.1):
+    """Equation (14)."""
+    return lr * factor ** (t // every)
+
+
+def exponential_lr(t, lr, factor):
+    """Equation (15)."""
+    return lr * factor**t
+
+
+def cosine_lr(t, lr, steps, lowest=0.0):
+    """Equation (16) (Loshchilov and Hutter 2017); after `steps` it stays at `lowest`."""
+    return lowest + (lr - lowest) * (1 + np.cos(np.pi * min(t / steps, 1))) / 2
+
+
+def warmup_lr(t, lr, steps, start=0.1):
+    """Equation (17); after `steps` it stays at lr."""
+    return lr * (start + (1 - start) * min(t / steps, 1))
+
+
+def clip_by_global_norm(grads, max_norm):
+    """Equation (18) for an array or a list of arrays: what is left, and the norm it had.
+
+    As in torch the norm gets 1e-6 added, so that a zero gradient stays zero."""
+    check_number("max_norm", max_norm, above=0)
+    arrays, many = as_arrays("grads", grads)
+    norm = np.sqrt(sum(np.sum(g * g) for g in arrays))
+    clipped = [g * min(1, max_norm / (norm + 1e-6)) for g in arrays]
+    return clipped if many else clipped[0], float(norm)
+
+
+# %% [markdown]
+"""
+### The library version
+
+A scheduler changes the rate of its optimizer at each `scheduler.step()`. torch calls γ `gamma`, η₀
+`eta_min`, T `T_max` or `total_iters`. `clip_grad_norm_`, in `torch_path`, clips in place.
+"""
+
+# %%
+def torch_rates(lr, steps, name, *options):
+    """The rates at t = 0 .. steps-1 of torch.optim.lr_scheduler.<name>."""
+    import torch
+
+    optimizer = torch_optimizer("SGD", [0.0], lr=lr)
+    scheduler, rates = getattr(torch.optim.lr_scheduler, name)(optimizer, *options), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def demo_schedules(plot=False):
+    """The shape of each schedule, and a clipped walk beside one that falls off a cliff."""
+    print("\n== Schedules and clipping: when should a step be short? ==")
+    print("\n  lr at t =           0     20     40     60     80     99")
+    results, p = [], rosenbrock()
+    for schedule, options, *theirs in [
+        (step_lr, dict(every=30, factor=0.5), "StepLR", 30, 0.5),
+        (exponential_lr, dict(factor=0.97), "ExponentialLR", 0.97),
+        (cosine_lr, dict(steps=100, lowest=0.05), "CosineAnnealingLR", 100, 0.05),
+        (warmup_lr, dict(steps=50, start=0.1), "LinearLR", 0.1, 1.0, 50),
+    ]:
+        rates, name = [schedule(t, 1.0, **options) for t in range(100)], schedule.__name__
+        print(f"  {name:16}" + "  ".join(f"{rates[t]:5.3f}" for t in [0, 20, 40, 60, 80, 99]))
+        results.append(compare(name, rates, torch_rates(1.0, 100, *theirs), *ALLOWED["schedules"]))
+    print("\n  Rosenbrock's valley, lr 0.002. Distance to the minimum after 0, 1, ... steps:")
+    clipped = descend(SGD(p.start, 0.002), p.gradient, 200, max_norm=10.0)
+    for name, path in [("free", descend(SGD(p.start, 0.002), p.gradient, 5)), ("clipped", clipped)]:
+        print(f"  {name:9}" + " ".join(f"{np.linalg.norm(w - 1):9.3g}" for w in path[:6]))
+    theirs = torch_path(torch_optimizer("SGD", p.start, lr=0.002), p.gradient, 200, max_norm=10.0)
+    return report([*results, compare("clipped to 10", clipped, theirs, *ALLOWED["clipping"])])
+
+
+# %% [markdown]
+"""
+Try: clip to norm 1 with ten times the rate. Predict the path before you run it.
+
+## Newton and L-BFGS
+
+The gradient says where down is, the Hessian H how soon the slope ends. Newton's step goes to the
+bottom of the quadratic that fits at w:
+
+    w ← w - H⁻¹ g                                                              (19)
+
+Near a minimum it doubles the number of right digits each time, whatever the conditioning. It costs
+a (d, d) system per step, and it looks for any flat point: where H has a negative eigenvalue it
+climbs to the saddle. With |H|, all eigenvalues made positive, it walks down (Dauphin et al. 2014).
+L-BFGS (Liu and Nocedal 1989) never forms H. It keeps the last few steps s with the change y of the
+gradient along each, and from (sᵀy / yᵀy) I builds an H⁻¹ that maps y to s, pair after pair:
+
+    H⁻¹ ← (I - ρ s yᵀ) H⁻¹ (I - ρ y sᵀ) + ρ s sᵀ,     ρ = 1 / yᵀs              (20)
+
+Far from the minimum a full step can be too long. So search along the direction p for a t that
+lowers the loss f enough and flattens the slope, the strong Wolfe conditions:
+
+    f(w + tp) ≤ f(w) + c₁ t gᵀp,       |g(w + tp)ᵀp| ≤ c₂ |gᵀp|                (21)
+
+The second makes yᵀs > 0, without which (20) may point uphill. All this fails on mini-batches: y is
+a difference of gradients and measures mostly their noise.
+"""
+
+# %%
+def logistic(X, y, l2):
+    """Mean log(1 + exp(-yᵢ xᵢw)) + l2/2 ‖w‖², X standardised, labels 0 and 1 taken as y = -1, 1."""
+    X, y = check_Xy(X, y)
+    X = (X - X.mean(axis=0)) / X.std(axis=0) * (2 * y - 1)[:, None]  # rows yᵢ xᵢ
+    p = lambda w: 0.5 - 0.5 * np.tanh(X @ w / 2)  # of the wrong label
+    return Problem(
+        lambda w: np.mean(np.logaddexp(0, -X @ w)) + l2 / 2 * w @ w,
+        lambda w: l2 * w - X.T @ p(w) / len(y),
+        lambda w: l2 * np.eye(len(w)) + X.T * (p(w) * (1 - p(w))) @ X / len(y),
+        np.zeros(X.shape[1]),
+    )
+
+
+def line_search(problem, w, p, g, t=1.0, c1=1e-4, c2=0.9, tries=60):
+    """A step t along p that meets (21), and the gradient there (Nocedal and Wright 2006, 3.5).
+
+    Between `low`, the best step so far, and `high` there is a good one: double t until there
+    is a high, then halve. Differences of the loss below `noise` are rounding, not news."""
+    f0, slope0 = problem.loss(w), g @ p
+    noise = 10 * np.finfo(float).eps * abs(f0)
+    low, f_low, g_low, high = 0.0, f0, g, np.inf
+    for _ in range(tries):
+        f, g = problem.loss(w + t * p), check_gradient(problem.gradient(w + t * p), w)
+        slope = g @ p
+        if not f <= min(f0 + c1 * t * slope0, f_low) + noise:
+            high = t  # too far, or not a number
+        elif abs(slope) <= -c2 * slope0:
+            return t, g
+        else:
+            high = low if slope * (high - low) >= 0 else high
+            low, f_low, g_low = t, f, g
+        t = 2 * t if high == np.inf else (low + high) / 2
+    return low, g_low
+
+
+def newton(problem, steps=50, tol=1e-8, search=True):
+    """Newton's method until max|g| <= tol; returns the path. search=False is equation (19) as it
+    stands; otherwise |H| (no eigenvalue below 1e-8 of the largest) and a line search."""
+    path, g = check_start(problem, steps, tol)
+    while np.abs(g).max() > tol and len(path) <= steps:
+        w, t, H = path[-1], 1.0, check_array("the Hessian", problem.hessian(path[-1]), ndim=2)
+        if search:
+            curvature, axes = np.linalg.eigh(H)
+            size = np.abs(curvature)
+            p = -axes @ (axes.T @ g / np.maximum(size, 1e-8 * size.max()))
+            t, g = line_search(problem, w, p, g)
+        else:
+            p = -np.linalg.solve(H, g)
+            g = check_gradient(problem.gradient(w + p), w)
+        path.append(w + t * p)
+    return finish(path, g, tol)
+
+
+def lbfgs_direction(g, pairs):
+    """-H⁻¹g (d,) with H⁻¹ of equation (20), by two loops over the pairs (s, y)."""
+    p, alphas = -g, []
+    for s, y in reversed(pairs):
+        alphas.append((s @ p) / (y @ s))
+        p = p - alphas[-1] * y
+    if pairs:
+        s, y = pairs[-1]
+        p = (s @ y) / (y @ y) * p
+    for (s, y), alpha in zip(pairs, reversed(alphas)):
+        p = p + (alpha - (y @ p) / (y @ s)) * s
+    return p
+
+
+def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
+    """L-BFGS on the last `memory` pairs until max|g| <= tol; returns the path. search=False takes
+    full steps times lr. As in torch, the first is lr long at most, and yᵀs > 1e-10 is asked."""
+    check_number("lr", lr, above=0), check_number("memory", memory, least=1, integer=True)
+    (path, g), pairs = check_start(problem, steps, tol), []
+    while np.abs(g).max() > tol and len(path) <= steps:
+        w, p = path[-1], lbfgs_direction(g, pairs)
+        t = lr * min(1, 1 / np.abs(g).sum()) if len(path) == 1 else lr
+        if search:
+            t, g_new = line_search(problem, w, p, g, t)
+        else:
+            g_new = check_gradient(problem.gradient(w + t * p), w)
+        s, y, g = t * p, g_new - g, g_new
+        if y @ s > 1e-10:
+            pairs = [*pairs, (s, y)][-memory:]
+        path.append(w + s)
+    return finish(path, g, tol)
+
+
+def check_start(problem, steps, tol):
+    """The path before the first step, and the gradient there."""
+    check_number("steps", steps, least=0, integer=True), check_number("tol", tol, least=0)
+    w = check_array("start", problem.start, ndim=1)
+    return [w], check_gradient(problem.gradient(w), w)
+
+
+def finish(path, g, tol):
+    """The path as an array; warns if the gradient at its end is not small."""
+    if (size := np.abs(g).max()) > tol:
+        text = f"after {len(path) - 1} steps the largest gradient is {size:.3g}, not {tol:g}"
+        warnings.warn(text, DidNotConverge, stacklevel=3)
+    return np.array(path)
+
+
+# %% [markdown]
+"""
+### The library version
+
+torch has no Newton. `torch.optim.LBFGS` calls a closure for loss and gradient. Without a line search
+its iterates are ours; its `strong_wolfe` interpolates where ours halves: the same minimum.
+"""
+
+# %%
+def torch_lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
+    """torch.optim.LBFGS: its path; with search only the start and the end."""
+    import torch
+
+    wolfe = dict(max_iter=steps, line_search_fn="strong_wolfe") if search else dict(max_iter=1)
+    common = dict(lr=lr, history_size=memory, tolerance_grad=tol, tolerance_change=0)
+    optimizer = torch_optimizer("LBFGS", problem.start, max_eval=10**6, **common, **wolfe)
+    (p,) = optimizer.param_groups[0]["params"]
+
+    def closure():
+        p.grad = torch.tensor(problem.gradient(p.numpy()))
+        return problem.loss(p.numpy())
+
+    path = [p.numpy().copy()]
+    for _ in range(1 if search else steps):
+        optimizer.step(closure)
+        path.append(p.numpy().copy())
+    return np.array(path)
+
+
+def demo_newton(plot=False):
+    """Digits that double, and a saddle."""
+    print("\n== Newton: what does curvature buy? ==")
+    p, theirs = rosenbrock(), torch_lbfgs(rosenbrock())[-1]
+    path, safe = newton(p, search=False), newton(p)
+    gaps = " ".join(f"{np.linalg.norm(w - 1):.0e}" for w in path[:-1])
+    print(f"\n  Rosenbrock's valley, distance to the minimum: {gaps}")
+    well = lambda w: np.sum(w**4 / 4 - w**2 / 2)
+    p = Problem(well, lambda w: w**3 - w, lambda w: np.diag(3 * w**2 - 1), np.array([0.8, 0.3]))
+    print("  x^4/4 - x^2/2 + y^4/4 - y^2/2 has a minimum at (1, 1), a saddle at (1, 0). From (0.8, 0.3)")
+    for name, search in [("equation (19)", False), ("|H| and search", True)]:
+        x, y = newton(p, search=search)[-1] + 0.0
+        print(f"  {name:14} ends at ({x:.3f}, {abs(y):.3f})")
+    named = [("Newton", path), ("Newton with |H| and search", safe)]
+    return report([compare(k, v[-1], theirs, *ALLOWED["minimum"]) for k, v in named])
+
+
+def demo_lbfgs(plot=False):
+    """Logistic regression (see linear_models.py) on 569 real tumours with 30 features."""
+    from sklearn.datasets import load_breast_cancer
+
+    print("\n== L-BFGS: curvature without a Hessian? ==")
+    p = logistic(*load_breast_cancer(return_X_y=True), l2=0.001)
+    plain, path = gradient_descent(p.gradient, p.start, 0.3, 40), lbfgs(p)
+    print("\n  569 tumours, 30 features. Logistic loss after 0, 5, 10, ... steps:")
+    for name, ours in [("gradient", plain), ("L-BFGS", path)]:
+        print(f"  {name:9}" + " ".join(f"{p.loss(w):.4f}" for w in ours[:41:5]))
+    full = lbfgs(p, search=False)
+    theirs = torch_lbfgs(p, search=False, steps=len(full) - 1)
+    return report([
+        compare("every iterate, no search", full, theirs, *ALLOWED["L-BFGS"]),
+        compare("the minimum, with search", path[-1], torch_lbfgs(p)[-1], *ALLOWED["minimum"]),
+        compare("the minimum by Newton", newton(p)[-1], torch_lbfgs(p)[-1], *ALLOWED["minimum"]),
+    ])  # fmt: skip
+
+
+# %% [markdown]
+"""
+Try: start the saddle at y = 0.6, just beyond where H changes its sign. Where does (19) end?
+
+## Data-parallel SGD
+
+A batch too large for one machine: give each of K workers a copy of w and a shard of n_k rows. Each
+finds the mean gradient g_k of its shard; the gradient of the whole batch is
+
+    g = Σ_k (n_k / n) g_k                                                      (22)
+
+All take the same step, so the copies stay equal: it is one worker with the whole batch, not an
+approximation of it. The plain mean 1/K Σ g_k is right for equal shards only; otherwise rows of
+small shards count more. The sum is an all-reduce. In a ring each worker passes chunks of its vector
+to a neighbour, who adds its own: 2 (K - 1) / K · d numbers sent by each.
+
+What people get wrong: different starts, so that the copies never agree; the same shard for all, so
+that K workers learn what one would; K times the batch with an η that was chosen for one.
+"""
+
+# %%
+def data_parallel_sgd(gradient, w, lr, steps, sizes, weighted=True):
+    """Equation (22), worker by worker: gradient(w, rows) is a mean over the rows of a shard,
+    sizes the rows of each. weighted=False takes the plain mean. Returns the path."""
+    sizes = np.array([check_number("sizes", size, least=1, integer=True) for size in sizes])
+    shards = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
+    shares = sizes / sizes.sum() if weighted else np.full(len(sizes), 1 / len(sizes))
+
+    def all_reduce(w):
+        return sum(share * check_gradient(gradient(w, rows), w) for share, rows in zip(shares, shards))
+
+    return gradient_descent(all_reduce, w, lr, steps)
+
+
+# %% [markdown]
+"""
+### The library version
+
+In `torch.distributed` each worker is a process. They meet through a store (here a file), gloo
+carries the numbers, `all_reduce` is the sum. `DistributedDataParallel` wraps a model and does the
+rest: it copies the first worker's w to all, sums the gradients in buckets while the backward pass
+still runs, and divides by K: the plain mean.
+"""
+
+# %%
+def torch_worker(folder, rank):
+    """One process of torch_data_parallel: for each split the path by hand and by the wrapper."""
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    task, paths = np.load(f"{folder}/task.npz"), []
+    store, K = dist.FileStore(f"{folder}/store"), task["splits"].shape[1]
+    limit = timedelta(seconds=30)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=K, timeout=limit)
+    for sizes, wrap in [(sizes, wrap) for sizes in task["splits"] for wrap in (False, True)]:
+        mine = slice(sizes[:rank].sum(), sizes[: rank + 1].sum())
+        X, y = torch.tensor(task["X"][mine]), torch.tensor(task["y"][mine])
+        model = torch.nn.Linear(X.shape[1], 1, bias=False, dtype=torch.float64)
+        model.weight.data[0] = torch.tensor(task["w"])
+        copy, path = DistributedDataParallel(model) if wrap else model, [task["w"]]
+        optimizer = torch.optim.SGD(model.parameters(), float(task["lr"]))
+        for _ in range(task["steps"]):
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(copy(X)[:, 0], y).backward()
+            if not wrap:  # equation (22) by hand
+                model.weight.grad *= sizes[rank] / sizes.sum()
+                dist.all_reduce(model.weight.grad)
+            optimizer.step()
+            path.append(model.weight.detach().numpy()[0].copy())
+        paths.append(path)
+    np.save(f"{folder}/paths{rank}.npy", paths)
+    dist.destroy_process_group()
+
+
+def run_workers(folder, workers, seconds):
+    """Start the processes and wait for them. Whatever happens, none is left behind."""
+    code = "import optimization, sys; optimization.torch_worker(sys.argv[1], int(sys.argv[2]))"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    if sys.platform in (loopback := {"linux": "lo", "darwin": "lo0"}):
+        env["GLOO_SOCKET_IFNAME"] = loopback[sys.platform]
+    jobs, deadline = [], time.monotonic() + seconds
+    try:
+        for rank in range(workers):
+            jobs.append(subprocess.Popen([sys.executable, "-c", code, folder, str(rank)], env=env))
+        while None in (codes := [job.poll() for job in jobs]) and not any(codes):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the workers took more than {seconds} s")
+            time.sleep(0.02)
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+    if any(codes):
+        raise RuntimeError("a worker failed; what it said stands above")
+
+
+def torch_data_parallel(X, y, w, lr, steps, splits, seconds=60):
+    """Squared error by torch.distributed, one process per worker; splits (runs, K) holds the
+    rows of each. Returns each worker's paths by hand and by DDP, (K, runs, 2, steps + 1, d)."""
+    runs, K = np.shape(splits)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/task.npz", X=X, y=y, w=w, lr=lr, steps=steps, splits=splits)
+        run_workers(folder, K, seconds)
+        paths = [np.load(f"{folder}/paths{rank}.npy") for rank in range(K)]
+    return np.array(paths).reshape(K, runs, 2, steps + 1, len(w))
+
+
+def demo_data_parallel(plot=False):
+    """One worker, two imagined workers, two real processes: the same path?"""
+    print("\n== Data-parallel SGD: do two workers find what one finds? ==")
+    X, y, *_ = make_regression(np.random.default_rng(4), n=64, d=3)
+    gradient, w, splits = squared_error_gradient(X, y), np.zeros(3), [(32, 32), (48, 16)]
+    whole = gradient_descent(lambda w: gradient(w, range(64)), w, 0.02, steps=200)
+    theirs, results = torch_data_parallel(X, y, w, 0.02, 200, splits), []
+    print("\n  Largest distance from one worker's path:\n  rows        weighted by (22)   plain mean")
+    for i, sizes in enumerate(splits):
+        by_hand, plain = (data_parallel_sgd(gradient, w, 0.02, 200, sizes, k) for k in (True, False))
+        gaps = [np.abs(path - whole).max() for path in (by_hand, plain)]
+        print(f"  {sizes}   {gaps[0]:16.4f}   {gaps[1]:10.4f}")
+        for name, k, path in [("all_reduce", 0, by_hand), ("one worker", 0, whole), ("DDP", 1, plain)]:
+            what, both = f"{name}, rows {sizes}", [path, path]  # the same in both processes
+            results.append(compare(what, both, theirs[:, i, k], *ALLOWED["data-parallel"]))
+    return report(results)
+
+
+# %% [markdown]
+"""
+Try: splits of (63, 1). Predict by how much the one row outweighs the others in the plain mean.
+
+## The race
+
+Three courses, the same start for all: a ravine with κ = 100 along the axes, the same turned
+by 45 degrees, Rosenbrock's bent valley. Count the steps until the loss is 1e-6 of what it was.
+A step of Newton costs more than the others: it is a race of ideas, not of seconds.
+"""
+
+# %%
+def demo_race(plot=False):
+    """Every method on three courses: steps needed, and with --plot the paths."""
+    print("\n== The race: who reaches the valley floor first? ==\n\n  steps to 1e-6 of the loss")
+    courses = {"ravine": ravine(), "turned": ravine(angle=np.pi / 4), "bent": rosenbrock()}
+    paths = {name: race(p, bent=name == "bent") for name, p in courses.items()}
+    print(f"  {'':16}" + "".join(f"{name:>8}" for name in courses))
+    for method in paths["bent"]:
+        steps = [len(paths[name][method]) - 1 for name in courses]
+        print(f"  {method:16}" + "".join(f"{'-' if n == 20000 else n:>8}" for n in steps))
+    if plot:
+        draw = lambda *axes: [draw_paths(ax, courses[k], paths[k]) for ax, k in zip(axes, courses)]
+        save_plot("optimization_race.png", draw, panels=3, size=(15, 5))
+    p, ours = courses["turned"], paths["turned"]["Adam"]
+    theirs = torch_path(torch_optimizer("Adam", p.start, lr=0.3), p.gradient, len(ours) - 1)
+    return report([compare("Adam, ravine turned", ours, theirs, *ALLOWED["Adam, AdamW"])])
+
+
+def race(p, bent):
+    """The path of every method until the loss is 1e-6 of what it was: {method: path}."""
+    lr, beta, n = (1e-3, 0.95, 20000) if bent else (4 / 121, (9 / 11) ** 2, 20000)
+    paths = {
+        "gradient descent": gradient_descent(p.gradient, p.start, 1e-3 if bent else 2 / 101, n),
+        "momentum": descend(SGD(p.start, lr, beta), p.gradient, n),
+        "Nesterov": descend(SGD(p.start, min(lr, 0.01), 0.9, nesterov=True), p.gradient, n),
+        "AdaGrad": descend(Adagrad(p.start, 1.0), p.gradient, n),
+        "RMSProp": descend(RMSprop(p.start, 0.01), p.gradient, n),
+        "Adam": descend(Adam(p.start, 0.3), p.gradient, n),
+        "L-BFGS": lbfgs(p),
+        "Newton": newton(p),
+    }
+    goal = 1e-6 * p.loss(p.start)
+    return {k: path[: 1 + next((i for i, w in enumerate(path) if p.loss(w) <= goal), n)] for k, path in paths.items()}
+
+
+def draw_paths(ax, problem, paths):
+    """Paths in two dimensions on the contours of the loss."""
+    x, y = np.linspace(-10, 10, 200), np.linspace(-2, 10, 200)
+    z = [[problem.loss(np.array([a, b])) for a in x] for b in y]
+    ax.contour(x, y, np.log10(np.array(z) + 1e-3), levels=12, colors="0.8")
+    for name, path in paths.items():
+        ax.plot(*path.T, ".-", markersize=3, linewidth=1, label=f"{name}: {len(path) - 1}")
+    ax.set(xlabel="w[0]", ylabel="w[1]")
+    ax.legend(title="steps", fontsize=8)
+
+
+# %%
+if __name__ == "__main__":
+    run_chapter(
+        "Optimization: from gradient descent to AdamW, L-BFGS and data-parallel SGD",
+        [demo_gradient_descent, demo_minibatches, demo_momentum, demo_adaptive, demo_adam]
+        + [demo_schedules, demo_newton, demo_lbfgs, demo_data_parallel, demo_race],
+    )
+
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["numpy", "torch==2.13.0", "scikit-learn", "matplotlib"]
+# ///
