@@ -52,17 +52,14 @@ The gradient g points uphill, so walk against it. The one choice is how far:
     w ← w - η g(w)                                                              (1)
 
 All about η can be seen on a ravine, f(w) = ½ wᵀAw. Along an eigenvector of A with curvature λᵢ the
-gradient is λᵢ times the distance to the bottom, so a step multiplies that distance by
-
-    1 - η λᵢ                                                                    (2)
-
-This must stay between -1 and 1 for every λᵢ, so η < 2 / L: beyond it each step lands higher on the
+gradient is λᵢ times the distance to the bottom, so a step multiplies that distance by 1 - η λᵢ. This
+must stay between -1 and 1 for every λᵢ, so η < 2 / L: beyond it each step lands higher on the
 opposite wall. Below it the flattest direction is the slow one. The best η makes both equally slow:
 
-    η = 2 / (L + ℓ),     error × (κ - 1) / (κ + 1) per step                     (3)
+    η = 2 / (L + ℓ),     error × (κ - 1) / (κ + 1) per step                     (2)
 
-κ = 100 gives 0.98: 115 steps for one digit. Conditioning, not dimension, makes it slow.
-A rising loss is often read as a bug in the gradient. Try a tenth of the step first.
+κ = 100 gives 0.98: 115 steps for one digit. Conditioning, not dimension, makes it slow. A rising
+loss is often read as a bug in the gradient. Try a tenth of the step first.
 """
 
 # %%
@@ -109,7 +106,7 @@ def gradient_descent(gradient, w, lr, steps):
 `torch.optim.SGD` is equation (1) too; how stochastic it is depends on the gradient it gets. The
 parameter is a tensor, changed in place. Its gradient waits in `.grad`, usually put there by
 `loss.backward()`; here both sides get the same numpy gradient, so that only the optimizers differ.
-All of torch's optimizers are called this way.
+All of torch's optimizers, and the schedules that change their `lr`, are called in this way.
 """
 
 # %%
@@ -133,6 +130,19 @@ def torch_path(optimizer, gradient, steps, max_norm=None):
         optimizer.step()
         path.append(p.numpy().copy())
     return np.array(path)
+
+
+def torch_rates(lr, steps, name, *options):
+    """The rates at t = 0 .. steps-1 of torch.optim.lr_scheduler.<name>."""
+    import torch
+
+    optimizer = torch_optimizer("SGD", [0.0], lr=lr)
+    scheduler, rates = getattr(torch.optim.lr_scheduler, name)(optimizer, *options), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def demo_gradient_descent(plot=False):
@@ -220,15 +230,13 @@ def demo_minibatches(plot=False):
     rng, w, results = np.random.default_rng(0), np.zeros(5), []
     X, y, *_ = make_regression(rng, n=256, d=5)
     gradient, best = squared_error_gradient(X, y), np.linalg.solve(X.T @ X, X.T @ y)
-    print("\n  batch    lr   noise of g   20 epochs: distance to the minimum   of the mean")
-    for size, lr in [(8, 0.1), (8, 0.02), (32, 0.1), (256, 0.1)]:
+    print("\n  batch    lr   distance to the minimum after 20 epochs   of the mean of the last 10")
+    for size, lr in [(8, 0.1), (8, 0.02), (64, 0.1)]:
         batches = [rows for _ in range(20) for rows in minibatches(rng, 256, size)]
-        off = [gradient(best, rows) for rows in batches]  # at the minimum the gradient is 0
-        noise = np.sqrt(np.mean(np.sum(np.square(off), axis=1)))
         path = minibatch_sgd(gradient, w, lr, batches)
         mean = path[len(path) // 2 :].mean(axis=0)
         end, middle = np.linalg.norm([path[-1] - best, mean - best], axis=1)
-        print(f"  {size:5}  {lr:4}   {noise:10.3f}   {end:34.4f}   {middle:11.4f}")
+        print(f"  {size:5}  {lr:4}   {end:39.4f}   {middle:26.4f}")
         label, theirs = f"batches of {size}, lr {lr}", torch_minibatch(X, y, w, lr, batches)
         results.append(compare(label, path, theirs, *ALLOWED["mini-batches"]))
     return report(results)
@@ -564,28 +572,6 @@ def clip_by_global_norm(grads, max_norm):
     return clipped if many else clipped[0], float(norm)
 
 
-# %% [markdown]
-"""
-### The library version
-
-A scheduler changes the rate of its optimizer at each `scheduler.step()`. torch calls γ `gamma`, η₀
-`eta_min`, T `T_max` or `total_iters`. `clip_grad_norm_`, in `torch_path`, clips in place.
-"""
-
-# %%
-def torch_rates(lr, steps, name, *options):
-    """The rates at t = 0 .. steps-1 of torch.optim.lr_scheduler.<name>."""
-    import torch
-
-    optimizer = torch_optimizer("SGD", [0.0], lr=lr)
-    scheduler, rates = getattr(torch.optim.lr_scheduler, name)(optimizer, *options), []
-    for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return rates
-
-
 def demo_schedules(plot=False):
     """The shape of each schedule, and a clipped walk beside one that falls off a cliff."""
     print("\n== Schedules and clipping: when should a step be short? ==")
@@ -653,8 +639,10 @@ def logistic(X, y, l2):
 def line_search(problem, w, p, g, t=1.0, c1=1e-4, c2=0.9, tries=60):
     """A step t along p that meets (21), and the gradient there (Nocedal and Wright 2006, 3.5).
 
-    Between `low`, the best step so far, and `high` there is a good one: double t until there
-    is a high, then halve. Differences of the loss below `noise` are rounding, not news."""
+    Between `low`, the best step so far, and `high` there is a good one: double t until there is a
+    high, then halve. Differences of the loss below `noise` are rounding. tries=0 takes t as it is."""
+    if tries == 0:
+        return t, check_gradient(problem.gradient(w + t * p), w)
     f0, slope0 = problem.loss(w), g @ p
     noise = 10 * np.finfo(float).eps * abs(f0)
     low, f_low, g_low, high = 0.0, f0, g, np.inf
@@ -677,15 +665,14 @@ def newton(problem, steps=50, tol=1e-8, search=True):
     stands; otherwise |H| (no eigenvalue below 1e-8 of the largest) and a line search."""
     path, g = check_start(problem, steps, tol)
     while np.abs(g).max() > tol and len(path) <= steps:
-        w, t, H = path[-1], 1.0, check_array("the Hessian", problem.hessian(path[-1]), ndim=2)
+        w, H = path[-1], check_array("the Hessian", problem.hessian(path[-1]), ndim=2)
         if search:
             curvature, axes = np.linalg.eigh(H)
-            size = np.abs(curvature)
-            p = -axes @ (axes.T @ g / np.maximum(size, 1e-8 * size.max()))
-            t, g = line_search(problem, w, p, g)
+            size = np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max())
+            p = -axes @ (axes.T @ g / size)
         else:
             p = -np.linalg.solve(H, g)
-            g = check_gradient(problem.gradient(w + p), w)
+        t, g = line_search(problem, w, p, g, tries=60 if search else 0)
         path.append(w + t * p)
     return finish(path, g, tol)
 
@@ -712,10 +699,7 @@ def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
     while np.abs(g).max() > tol and len(path) <= steps:
         w, p = path[-1], lbfgs_direction(g, pairs)
         t = lr * min(1, 1 / np.abs(g).sum()) if len(path) == 1 else lr
-        if search:
-            t, g_new = line_search(problem, w, p, g, t)
-        else:
-            g_new = check_gradient(problem.gradient(w + t * p), w)
+        t, g_new = line_search(problem, w, p, g, t, tries=60 if search else 0)
         s, y, g = t * p, g_new - g, g_new
         if y @ s > 1e-10:
             pairs = [*pairs, (s, y)][-memory:]
@@ -748,12 +732,12 @@ its iterates are ours; its `strong_wolfe` interpolates where ours halves: the sa
 
 # %%
 def torch_lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
-    """torch.optim.LBFGS: its path; with search only the start and the end."""
+    """The path of torch.optim.LBFGS; when it has converged it stays where it is."""
     import torch
 
-    wolfe = dict(max_iter=steps, line_search_fn="strong_wolfe") if search else dict(max_iter=1)
-    common = dict(lr=lr, history_size=memory, tolerance_grad=tol, tolerance_change=0)
-    optimizer = torch_optimizer("LBFGS", problem.start, max_eval=10**6, **common, **wolfe)
+    options = dict(lr=lr, history_size=memory, tolerance_grad=tol, tolerance_change=0, max_iter=1)
+    wolfe = dict(max_eval=100, line_search_fn="strong_wolfe" if search else None)
+    optimizer = torch_optimizer("LBFGS", problem.start, **options, **wolfe)
     (p,) = optimizer.param_groups[0]["params"]
 
     def closure():
@@ -761,7 +745,7 @@ def torch_lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
         return problem.loss(p.numpy())
 
     path = [p.numpy().copy()]
-    for _ in range(1 if search else steps):
+    for _ in range(steps):
         optimizer.step(closure)
         path.append(p.numpy().copy())
     return np.array(path)
@@ -770,36 +754,35 @@ def torch_lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
 def demo_newton(plot=False):
     """Digits that double, and a saddle."""
     print("\n== Newton: what does curvature buy? ==")
-    p, theirs = rosenbrock(), torch_lbfgs(rosenbrock())[-1]
-    path, safe = newton(p, search=False), newton(p)
+    p, path = rosenbrock(), newton(rosenbrock(), search=False)
     gaps = " ".join(f"{np.linalg.norm(w - 1):.0e}" for w in path[:-1])
     print(f"\n  Rosenbrock's valley, distance to the minimum: {gaps}")
-    well = lambda w: np.sum(w**4 / 4 - w**2 / 2)
-    p = Problem(well, lambda w: w**3 - w, lambda w: np.diag(3 * w**2 - 1), np.array([0.8, 0.3]))
-    print("  x^4/4 - x^2/2 + y^4/4 - y^2/2 has a minimum at (1, 1), a saddle at (1, 0). From (0.8, 0.3)")
+    print("  x^4/4 - x^2/2 + y^4/4 - y^2/2: a saddle at (1, 0), a minimum at (1, 1). From (0.8, 0.3)")
+    start, slope = np.array([0.8, 0.3]), lambda w: w**3 - w
+    wells = Problem(lambda w: sum(w**4 / 4 - w**2 / 2), slope, lambda w: np.diag(3 * w**2 - 1), start)
     for name, search in [("equation (19)", False), ("|H| and search", True)]:
-        x, y = newton(p, search=search)[-1] + 0.0
-        print(f"  {name:14} ends at ({x:.3f}, {abs(y):.3f})")
-    named = [("Newton", path), ("Newton with |H| and search", safe)]
+        x, y = np.abs(newton(wells, search=search)[-1])
+        print(f"  {name:14} ends at ({x:.3f}, {y:.3f})")
+    named = [("Newton", path), ("Newton with |H| and search", newton(p))]
+    theirs = torch_lbfgs(p)[-1]
     return report([compare(k, v[-1], theirs, *ALLOWED["minimum"]) for k, v in named])
 
 
 def demo_lbfgs(plot=False):
-    """Logistic regression (see linear_models.py) on 569 real tumours with 30 features."""
+    """Logistic regression on 569 real tumours with 30 features."""
     from sklearn.datasets import load_breast_cancer
 
     print("\n== L-BFGS: curvature without a Hessian? ==")
-    p = logistic(*load_breast_cancer(return_X_y=True), l2=0.001)
-    plain, path = gradient_descent(p.gradient, p.start, 0.3, 40), lbfgs(p)
+    p = logistic(*load_breast_cancer(return_X_y=True), l2=0.01)
     print("\n  569 tumours, 30 features. Logistic loss after 0, 5, 10, ... steps:")
-    for name, ours in [("gradient", plain), ("L-BFGS", path)]:
+    path, full = lbfgs(p, tol=1e-9), lbfgs(p, search=False)
+    for name, ours in [("gradient", gradient_descent(p.gradient, p.start, 0.3, 40)), ("L-BFGS", path)]:
         print(f"  {name:9}" + " ".join(f"{p.loss(w):.4f}" for w in ours[:41:5]))
-    full = lbfgs(p, search=False)
-    theirs = torch_lbfgs(p, search=False, steps=len(full) - 1)
+    best, theirs = torch_lbfgs(p, tol=1e-9)[-1], torch_lbfgs(p, steps=len(full) - 1, search=False)
     return report([
         compare("every iterate, no search", full, theirs, *ALLOWED["L-BFGS"]),
-        compare("the minimum, with search", path[-1], torch_lbfgs(p)[-1], *ALLOWED["minimum"]),
-        compare("the minimum by Newton", newton(p)[-1], torch_lbfgs(p)[-1], *ALLOWED["minimum"]),
+        compare("the minimum, with search", path[-1], best, *ALLOWED["minimum"]),
+        compare("the minimum by Newton", newton(p)[-1], best, *ALLOWED["minimum"]),
     ])  # fmt: skip
 
 
@@ -880,35 +863,30 @@ def torch_worker(folder, rank):
     dist.destroy_process_group()
 
 
-def run_workers(folder, workers, seconds):
-    """Start the processes and wait for them. Whatever happens, none is left behind."""
+def torch_data_parallel(X, y, w, lr, steps, splits, seconds=60):
+    """Squared error by torch.distributed, one process per worker; splits (runs, K) holds the rows of
+    each. Returns the paths of each worker by hand and by DDP, (K, runs, 2, steps + 1, d). Whatever
+    happens, no process is left behind."""
     code = "import optimization, sys; optimization.torch_worker(sys.argv[1], int(sys.argv[2]))"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if sys.platform in (loopback := {"linux": "lo", "darwin": "lo0"}):
         env["GLOO_SOCKET_IFNAME"] = loopback[sys.platform]
-    jobs, deadline = [], time.monotonic() + seconds
-    try:
-        for rank in range(workers):
-            jobs.append(subprocess.Popen([sys.executable, "-c", code, folder, str(rank)], env=env))
-        while None in (codes := [job.poll() for job in jobs]) and not any(codes):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the workers took more than {seconds} s")
-            time.sleep(0.02)
-    finally:
-        for job in jobs:
-            job.kill()
-            job.wait()
-    if any(codes):
-        raise RuntimeError("a worker failed; what it said stands above")
-
-
-def torch_data_parallel(X, y, w, lr, steps, splits, seconds=60):
-    """Squared error by torch.distributed, one process per worker; splits (runs, K) holds the
-    rows of each. Returns each worker's paths by hand and by DDP, (K, runs, 2, steps + 1, d)."""
-    runs, K = np.shape(splits)
+    (runs, K), jobs, deadline = np.shape(splits), [], time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/task.npz", X=X, y=y, w=w, lr=lr, steps=steps, splits=splits)
-        run_workers(folder, K, seconds)
+        try:
+            for rank in range(K):
+                jobs.append(subprocess.Popen([sys.executable, "-c", code, folder, str(rank)], env=env))
+            while None in (codes := [job.poll() for job in jobs]) and not any(codes):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"the workers took more than {seconds} s")
+                time.sleep(0.02)
+        finally:
+            for job in jobs:
+                job.kill()
+                job.wait()
+        if any(codes):
+            raise RuntimeError("a worker failed; what it said stands above")
         paths = [np.load(f"{folder}/paths{rank}.npy") for rank in range(K)]
     return np.array(paths).reshape(K, runs, 2, steps + 1, len(w))
 
@@ -943,38 +921,43 @@ A step of Newton costs more than the others: it is a race of ideas, not of secon
 """
 
 # %%
+def race(p, methods, most=12000):
+    """The path of each method until the loss is 1e-6 of what it was: {method: path}."""
+    goal, paths = 1e-6 * p.loss(p.start), {"L-BFGS": lbfgs(p), "Newton": newton(p)}
+    for name, optimizer in methods.items():
+        path = [p.start]
+        while p.loss(path[-1]) > goal and len(path) <= most:
+            optimizer.step(p.gradient(path[-1]))
+            path.append(optimizer.w.copy())
+        paths[name] = np.array(path)
+    return {k: path[: 1 + sum(p.loss(w) > goal for w in path)] for k, path in paths.items()}
+
+
 def demo_race(plot=False):
     """Every method on three courses: steps needed, and with --plot the paths."""
-    print("\n== The race: who reaches the valley floor first? ==\n\n  steps to 1e-6 of the loss")
+    print("\n== The race: who reaches the valley floor first? ==\n")
     courses = {"ravine": ravine(), "turned": ravine(angle=np.pi / 4), "bent": rosenbrock()}
-    paths = {name: race(p, bent=name == "bent") for name, p in courses.items()}
-    print(f"  {'':16}" + "".join(f"{name:>8}" for name in courses))
+    paths = {}
+    for name, p in courses.items():
+        lr, beta, fast = (1e-3, 0.95, 0.001) if name == "bent" else (2 / 101, 9 / 11, 4 / 121)
+        paths[name] = race(p, {
+            "gradient descent": SGD(p.start, lr),
+            "momentum": SGD(p.start, fast, beta if name == "bent" else beta**2),
+            "Nesterov": SGD(p.start, lr / 2, beta, nesterov=True),
+            "AdaGrad": Adagrad(p.start, 1.0),
+            "RMSProp": RMSprop(p.start, 0.01),
+            "Adam": Adam(p.start, 0.3),
+        })  # fmt: skip
+    print(f"  {'steps to 1e-6 of the loss':28}" + "".join(f"{name:>8}" for name in courses))
     for method in paths["bent"]:
         steps = [len(paths[name][method]) - 1 for name in courses]
-        print(f"  {method:16}" + "".join(f"{'-' if n == 20000 else n:>8}" for n in steps))
+        print(f"  {method:28}" + "".join(f"{n if n < 12000 else '-':>8}" for n in steps))
     if plot:
         draw = lambda *axes: [draw_paths(ax, courses[k], paths[k]) for ax, k in zip(axes, courses)]
         save_plot("optimization_race.png", draw, panels=3, size=(15, 5))
     p, ours = courses["turned"], paths["turned"]["Adam"]
     theirs = torch_path(torch_optimizer("Adam", p.start, lr=0.3), p.gradient, len(ours) - 1)
     return report([compare("Adam, ravine turned", ours, theirs, *ALLOWED["Adam, AdamW"])])
-
-
-def race(p, bent):
-    """The path of every method until the loss is 1e-6 of what it was: {method: path}."""
-    lr, beta, n = (1e-3, 0.95, 20000) if bent else (4 / 121, (9 / 11) ** 2, 20000)
-    paths = {
-        "gradient descent": gradient_descent(p.gradient, p.start, 1e-3 if bent else 2 / 101, n),
-        "momentum": descend(SGD(p.start, lr, beta), p.gradient, n),
-        "Nesterov": descend(SGD(p.start, min(lr, 0.01), 0.9, nesterov=True), p.gradient, n),
-        "AdaGrad": descend(Adagrad(p.start, 1.0), p.gradient, n),
-        "RMSProp": descend(RMSprop(p.start, 0.01), p.gradient, n),
-        "Adam": descend(Adam(p.start, 0.3), p.gradient, n),
-        "L-BFGS": lbfgs(p),
-        "Newton": newton(p),
-    }
-    goal = 1e-6 * p.loss(p.start)
-    return {k: path[: 1 + next((i for i, w in enumerate(path) if p.loss(w) <= goal), n)] for k, path in paths.items()}
 
 
 def draw_paths(ax, problem, paths):
