@@ -8,17 +8,14 @@ downhill, walk on a cheap guess of the slope, keep some speed, give every coordi
 use the curvature, share the work. At the end they race.
 Nothing but numpy is needed until a part called "The library version".
 
-Throughout this file
-
-    w         parameters                                         (d,)           w, params
-    g         gradient of the loss at w, or an estimate of it    (d,)           g, grads
-    A, H      Hessian: the curvature (A where it is constant)    (d, d)         A, H
-    η         eta: step size, the learning rate                  ()             lr
-    L, ℓ, κ   largest, smallest curvature; kappa = L / ℓ         ()             condition
-    β, τ      beta: share of the past kept; tau: dampening       ()             momentum, betas
-    m, v      running mean (or sum) of g, and of g²              (d,)           m, v
-    λ, ε      lambda: weight decay; epsilon: a small number      ()             weight_decay, eps
-    t         number of the step                                 ()             t
+    w, g      parameters; gradient of the loss at w, or an estimate of it      (d,)
+    A, H      Hessian: the curvature (A where it is constant)                  (d, d)
+    L, ℓ, κ   largest and smallest curvature; kappa: `condition` = L / ℓ
+    η         eta: step size, the learning rate `lr`
+    β, τ      beta: share of the past that is kept, `momentum`, `betas`; tau: `dampening`
+    m, v      running mean (or sum) of g, and of g²                            (d,)
+    λ, ε      lambda: `weight_decay`; epsilon: a small number, `eps`
+    t         number of the step; in a line search, the length of a step
 """
 
 # %%
@@ -98,7 +95,6 @@ def gradient_descent(gradient, w, lr, steps):
         path.append(path[-1] - lr * check_gradient(gradient(path[-1]), path[-1]))
     return np.array(path)
 
-
 # %% [markdown]
 """
 ### The library version
@@ -162,7 +158,6 @@ def demo_gradient_descent(plot=False):
     print("  At 0.02 it bounces between the walls for ever, beyond it leaves.")
     return report(results)
 
-
 # %% [markdown]
 """
 Try: a ravine ten times as narrow, ravine(condition=1000). Predict 2/L and the steps per digit.
@@ -172,7 +167,7 @@ Try: a ravine ten times as narrow, ravine(condition=1000). Predict 2/L and the s
 A loss over n examples has a gradient that is a mean of n terms. Why pay for them all to take one
 small step? A random batch B costs less, is right on average, and its squared error falls as 1/|B|:
 
-    g_B = 1/|B| Σᵢ gᵢ   over i in B,        E ‖g_B - g‖² ≈ 1/|B| · 1/n Σᵢ ‖gᵢ - g‖²     (4)
+    g_B = 1/|B| Σᵢ gᵢ   over i in B,        E ‖g_B - g‖² ≈ 1/|B| · 1/n Σᵢ ‖gᵢ - g‖²     (3)
 
 Four times the work for half the noise. One pass through the shuffled examples is an epoch. With a
 constant η the iterates never settle. Noise kicks them as fast as the slope pulls them back: they
@@ -189,7 +184,7 @@ def minibatches(rng, n, size):
 
 
 def squared_error_gradient(X, y):
-    """gradient(w, rows) of the mean of (xᵢw - yᵢ)² over the rows of a batch: equation (4)."""
+    """gradient(w, rows) of the mean of (xᵢw - yᵢ)² over the rows of a batch: equation (3)."""
     X, y = check_Xy(X, y)
     return lambda w, rows: 2 / len(rows) * X[rows].T @ (X[rows] @ w - y[rows])  # (d,)
 
@@ -198,7 +193,6 @@ def minibatch_sgd(gradient, w, lr, batches):
     """Equation (1) on one batch after another: gradient(w, rows) (Robbins and Monro 1951)."""
     rows = iter(batches)
     return gradient_descent(lambda w: gradient(w, next(rows)), w, lr, len(batches))
-
 
 # %% [markdown]
 """
@@ -211,12 +205,11 @@ A `DataLoader` deals out the batches (`batch_sampler` takes our order), autograd
 def torch_minibatch(X, y, w, lr, batches):
     """The path of the same steps in torch, gradients included."""
     import torch
-    from torch.utils.data import DataLoader, TensorDataset
+    from torch.utils.data import DataLoader
 
     w, path = torch.tensor(w, requires_grad=True), [w]
     optimizer = torch.optim.SGD([w], lr)
-    data = TensorDataset(torch.tensor(X), torch.tensor(y))
-    for inputs, targets in DataLoader(data, batch_sampler=batches):
+    for inputs, targets in DataLoader(list(zip(X, y)), batch_sampler=batches):
         optimizer.zero_grad()
         torch.nn.functional.mse_loss(inputs @ w, targets).backward()
         optimizer.step()
@@ -232,7 +225,7 @@ def demo_minibatches(plot=False):
     gradient, best = squared_error_gradient(X, y), np.linalg.solve(X.T @ X, X.T @ y)
     print("\n  batch    lr   distance to the minimum after 20 epochs   of the mean of the last 10")
     for size, lr in [(8, 0.1), (8, 0.02), (64, 0.1)]:
-        batches = [rows for _ in range(20) for rows in minibatches(rng, 256, size)]
+        batches = [rows for _ in range(19) for rows in minibatches(rng, 256, size)]
         path = minibatch_sgd(gradient, w, lr, batches)
         mean = path[len(path) // 2 :].mean(axis=0)
         end, middle = np.linalg.norm([path[-1] - best, mean - best], axis=1)
@@ -240,7 +233,6 @@ def demo_minibatches(plot=False):
         label, theirs = f"batches of {size}, lr {lr}", torch_minibatch(X, y, w, lr, batches)
         results.append(compare(label, path, theirs, *ALLOWED["mini-batches"]))
     return report(results)
-
 
 # %% [markdown]
 """
@@ -251,16 +243,16 @@ Try: average the whole path. Predict whether the start, 640 steps ago, still sho
 In a ravine the gradient mostly points at the walls, now one, now the other. Keep a running sum:
 what alternates cancels, what persists adds up (Polyak 1964). Nesterov (1983) looks a step ahead:
 
-    m ← β m + (1 - τ) g     (the first step: m = g)                             (5)
-    w ← w - η m,            with Nesterov  w ← w - η (g + β m)                  (6)
+    m ← β m + (1 - τ) g     (the first step: m = g)                             (4)
+    w ← w - η m,            with Nesterov  w ← w - η (g + β m)                  (5)
 
 With τ = 0 a steady gradient builds up to g / (1 - β): β = 0.9 means steps ten times as long. With
 τ = β, m is an average and nothing grows; the two forms are often confused. On a quadratic the
-best constants are known, with L, ℓ and κ as in (3):
+best constants are known, with L, ℓ and κ as in (2):
 
-    η = 4 / (√L + √ℓ)²,   β = ((√κ - 1) / (√κ + 1))²,   error × √β per step     (7)
+    η = 4 / (√L + √ℓ)²,   β = ((√κ - 1) / (√κ + 1))²,   error × √β per step     (6)
 
-This is (3) with √κ for κ: 11 steps per digit for κ = 100, not 115. Nesterov with η = 1/L and
+This is (2) with √κ for κ: 11 steps per digit for κ = 100, not 115. Nesterov with η = 1/L and
 β = (√κ - 1) / (√κ + 1) shrinks the error by 1 - 1/√κ. Where β is too large for the valley, the
 ball rolls past the minimum and swings.
 """
@@ -270,7 +262,7 @@ BLOCK = 16384  # numbers, 128 KB: what a step computes in between stays in the c
 
 
 def as_arrays(name, value):
-    """(list of float arrays, True) for a list that holds numpy arrays, else ([array], False)."""
+    """A list that holds numpy arrays, as float arrays, or a list of the one array; and which."""
     many = isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) for v in value)
     arrays = value if many else [value]
     ndims = [np.asarray(a, dtype=getattr(a, "dtype", object)).ndim for a in arrays]
@@ -278,33 +270,30 @@ def as_arrays(name, value):
 
 
 class Optimizer:
-    """State, and a step. One flat vector w holds all parameters; `params` shows it in the
-    shapes that were given, one array or a list: views, so one step moves them all.
-
-    A subclass says how many state vectors it needs and writes its equations in _update(w, g,
-    *state), which changes them in place, a block at a time: faster than one long vector."""
+    """State, and a step. One flat vector w holds all parameters; `params` shows it in the shapes
+    that were given, one array or a list: views, so one step moves them all. A subclass says how
+    many state vectors it needs and writes its equations in _update(w, g, *state), which changes
+    them in place, a block at a time: faster than one long vector."""
 
     def __init__(self, params, lr, weight_decay=0.0, maximize=False, states=0):
         self.lr = check_number("lr", lr, least=0)
         self.weight_decay = check_number("weight_decay", weight_decay, least=0)
         arrays, self.many = as_arrays("params", params)
-        self.shapes = [a.shape for a in arrays]
+        self.shapes, sizes = [a.shape for a in arrays], [a.size for a in arrays]
         self.w = np.concatenate([a.ravel() for a in arrays])  # a copy
         self.maximize, self.t, self.state = maximize, 0, np.zeros((states, len(self.w)))
-        parts = np.split(self.w, np.cumsum([a.size for a in arrays])[:-1])
-        views = [part.reshape(shape) for part, shape in zip(parts, self.shapes)]
+        parts = zip(np.split(self.w, np.cumsum(sizes)[:-1]), self.shapes)
+        views = [part.reshape(shape) for part, shape in parts]
         self.params = views if self.many else views[0]
 
     def flatten(self, grads):
         """The gradients as one finite vector like w; if they are not, raises and moves nothing."""
         arrays = grads if self.many and isinstance(grads, (list, tuple)) else [grads]
-        shapes = [np.shape(g) for g in arrays]
-        if shapes != self.shapes:
+        if (shapes := [np.shape(g) for g in arrays]) != self.shapes:
             raise ValueError(f"the gradient must have the shape {self.shapes}, not {shapes}")
         g = np.concatenate([np.ravel(g) for g in arrays]) if self.many else np.ravel(grads)
-        if g.dtype == float and g.dot(g) <= 1e100:  # quick, and false for nan
-            return g
-        return check_array("the gradient", g, ndim=1)
+        quick = g.dtype == float and g.dot(g) <= 1e100  # false for nan
+        return g if quick else check_array("the gradient", g, ndim=1)
 
     def step(self, grads):
         """One step downhill (with maximize uphill), given the gradient at params."""
@@ -319,7 +308,7 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Equations (5) and (6); with momentum 0, equation (1)."""
+    """Equations (4) and (5); with momentum 0, equation (1)."""
 
     def __init__(self, params, lr, momentum=0.0, dampening=0.0, nesterov=False, **common):
         self.momentum = check_number("momentum", momentum, least=0, below=1)
@@ -333,14 +322,12 @@ class SGD(Optimizer):
         if m is not None:
             m *= self.momentum
             m += g if self.t == 1 or not self.dampening else (1 - self.dampening) * g
-            g = g + self.momentum * m if self.nesterov else m  # equation (6)
+            g = g + self.momentum * m if self.nesterov else m  # equation (5)
         w -= self.lr * g
 
 
 def descend(optimizer, gradient, steps, schedule=None, max_norm=None):
-    """Steps with gradient(params); schedule(t) and max_norm: see Schedules and clipping, below.
-
-    Returns every w as a flat vector, (steps + 1, d)."""
+    """The path of w, (steps + 1, d), by steps with gradient(params). schedule(t) gives lr."""
     path = [optimizer.w.copy()]
     for t in range(check_number("steps", steps, least=0, integer=True)):
         g = gradient(optimizer.params)
@@ -384,7 +371,6 @@ def demo_momentum(plot=False):
         results.append(beside_torch("momentum", SGD, **options, **extra))
     return report(results)
 
-
 # %% [markdown]
 """
 Try: give momentum 0.97 a step a tenth as long. Predict whether the ball swings less.
@@ -394,35 +380,33 @@ Try: give momentum 0.97 a step a tenth as long. Predict whether the ball swings 
 One η suits no coordinate when their gradients differ in size. AdaGrad (Duchi, Hazan and Singer
 2011) divides each by the size its gradients have had so far; all operations per coordinate:
 
-    v ← v + g²,                  w ← w - η g / (√v + ε)                         (8)
+    v ← v + g²,                  w ← w - η g / (√v + ε)                         (7)
 
 Multiply a coordinate of g by 1000 and its steps stay the same. But v only grows: under a steady
 gradient step t is η / √t long, and after a steep start steps stay short for ever. RMSProp (Hinton,
-lectures, 2012) forgets, over about 1 / (1 - α) steps (alpha):
+lectures, 2012) forgets, over about 1 / (1 - α) steps (alpha). Adam (Kingma and Ba 2015) keeps a
+mean of g for the direction, too:
 
-    v ← α v + (1 - α) g²,        w ← w - η g / (√v + ε)                         (9)
-
-Adam (Kingma and Ba 2015) keeps a mean of g for the direction, too:
-
-    m ← β₁ m + (1 - β₁) g,       v ← β₂ v + (1 - β₂) g²                        (10)
-    m̂ = m / (1 - β₁ᵗ),           v̂ = v / (1 - β₂ᵗ)                             (11)
-    w ← w - η m̂ / (√v̂ + ε)                                                     (12)
+    v ← α v + (1 - α) g²,        w ← w - η g / (√v + ε)                         (8)
+    m ← β₁ m + (1 - β₁) g,       v ← β₂ v + (1 - β₂) g²                         (9)
+    m̂ = m / (1 - β₁ᵗ),           v̂ = v / (1 - β₂ᵗ)                             (10)
+    w ← w - η m̂ / (√v̂ + ε)                                                     (11)
 
 Why does Adam correct its bias? Both means start at 0: after t steps of a steady g they are only
 m = (1 - β₁ᵗ) g and v = (1 - β₂ᵗ) g². Dividing by these factors removes the bias, and the first step
-has length η. Without (11) it is 3.2 η and the tenth 6.5 η: too long just when the direction is
-known least. Weight decay adds λw to g; (12) divides it by √v̂, so weights with large gradients
-hardly decay. AdamW (Loshchilov and Hutter 2019) shrinks all alike, before (10):
+has length η. Without (10) it is 3.2 η and the tenth 6.5 η: too long just when the direction is
+known least. Weight decay adds λw to g; (11) divides it by √v̂, so weights with large gradients
+hardly decay. AdamW (Loshchilov and Hutter 2019) shrinks all alike, before (9):
 
-    w ← (1 - η λ) w                                                            (13)
+    w ← (1 - η λ) w                                                            (12)
 
-Common mistakes: t missing in (11); ε inside the root, where 1e-8 acts like 1e-4. And none of these
+Common mistakes: t missing in (10); ε inside the root, where 1e-8 acts like 1e-4. And none of these
 helps in a ravine at 45 degrees: they stretch axes and cannot turn them.
 """
 
 # %%
 class Adagrad(Optimizer):
-    """Equation (8)."""
+    """Equation (7)."""
 
     def __init__(self, params, lr=0.01, eps=1e-10, **common):
         self.eps = check_number("eps", eps, above=0)
@@ -434,7 +418,7 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """Equation (9)."""
+    """Equation (8)."""
 
     def __init__(self, params, lr=0.01, alpha=0.99, eps=1e-8, **common):
         self.alpha = check_number("alpha", alpha, least=0, below=1)
@@ -448,7 +432,7 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Equations (10) to (12). correct=False leaves out (11), to show what it is for."""
+    """Equations (9) to (11). correct=False leaves out (10), to show what it is for."""
 
     def __init__(self, params, lr=0.001, betas=(0.9, 0.999), eps=1e-8, correct=True, **common):
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
@@ -462,12 +446,12 @@ class Adam(Optimizer):
         m += (1 - beta1) * (g - m)  # the same as β₁ m + (1 - β₁) g
         v *= beta2
         v += (1 - beta2) * (g * g)
-        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)  # equation (11)
-        w -= self.lr * m_hat / (np.sqrt(v_hat) + self.eps)  # equation (12)
+        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)  # equation (10)
+        w -= self.lr * m_hat / (np.sqrt(v_hat) + self.eps)  # equation (11)
 
 
 class AdamW(Adam):
-    """Equation (13), then Adam. As in torch it decays by 0.01 unless told otherwise."""
+    """Equation (12), then Adam. As in torch it decays by 0.01 unless told otherwise."""
 
     def __init__(self, params, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, **common):
         super().__init__(params, lr, betas, eps, **common)
@@ -497,10 +481,10 @@ def demo_adaptive(plot=False):
 
 
 def demo_adam(plot=False):
-    """The first ten steps with and without (11); weight decay in Adam against AdamW."""
+    """The first ten steps with and without (10); weight decay in Adam against AdamW."""
     print("\n== Adam: why does it correct its bias? ==")
     print("\n  A steady gradient, lr 1. Length of step 1, 2, ..., 10:")
-    for name, correct in [("with (11)", True), ("without", False)]:
+    for name, correct in [("with (10)", True), ("without", False)]:
         path = descend(Adam([0.0], lr=1.0, correct=correct), lambda w: -np.ones(1), 10)
         print(f"  {name:10}" + " ".join(f"{step:5.2f}" for step in np.diff(path[:, 0])))
     print("\n  Two weights of 1 under gradients that flip their sign, of size 1 and of size 100.")
@@ -514,10 +498,9 @@ def demo_adam(plot=False):
     pairs = [(method, extra) for method in (Adam, AdamW) for extra in extras]
     return report([beside_torch("Adam, AdamW", m, lr=0.01, **extra) for m, extra in pairs])
 
-
 # %% [markdown]
 """
-Try: betas=(0.9, 0.9) in the first table of Adam. Predict the steps without (11): both biases are
+Try: betas=(0.9, 0.9) in the first table of Adam. Predict the steps without (10): both biases are
 now of the same size, but one stands under a root.
 
 ## Schedules and clipping
@@ -525,16 +508,16 @@ now of the same size, but one stands under a root.
 A large step finds the valley, a small one the bottom. A schedule is η as a function of the step
 t = 0, 1, 2, ... Four in use, γ (gamma) being the factor of one decay:
 
-    step decay     η γ^⌊t / k⌋                                                 (14)
-    exponential    η γᵗ                                                        (15)
-    cosine         η₀ + ½ (η - η₀) (1 + cos(π t / T)),       t ≤ T             (16)
-    warm-up        η (s + (1 - s) t / T),                    t ≤ T             (17)
+    step decay     η γ^⌊t / k⌋                                                 (13)
+    exponential    η γᵗ                                                        (14)
+    cosine         η₀ + ½ (η - η₀) (1 + cos(π t / T)),       t ≤ T             (15)
+    warm-up        η (s + (1 - s) t / T),                    t ≤ T             (16)
 
 Warm-up, often followed by the cosine, serves the first steps of Adam, whose v̂ rests on a few
 gradients only. Clipping caps the length of the gradient and keeps its direction, if all arrays of
 a model share one norm:
 
-    ‖g‖ = √(sum of squares over all arrays),    g ← g · min(1, c / ‖g‖)        (18)
+    ‖g‖ = √(sum of squares over all arrays),    g ← g · min(1, c / ‖g‖)        (17)
 
 It is for cliffs, where one step on a huge gradient throws away what was learned. It does not cure
 an η that is too large everywhere: each step then has length ηc. Do not clip each array by itself.
@@ -542,27 +525,27 @@ an η that is too large everywhere: each step then has length ηc. Do not clip e
 
 # %%
 def step_lr(t, lr, every, factor=0.1):
-    """Equation (14)."""
+    """Equation (13)."""
     return lr * factor ** (t // every)
 
 
 def exponential_lr(t, lr, factor):
-    """Equation (15)."""
+    """Equation (14)."""
     return lr * factor**t
 
 
 def cosine_lr(t, lr, steps, lowest=0.0):
-    """Equation (16) (Loshchilov and Hutter 2017); after `steps` it stays at `lowest`."""
+    """Equation (15) (Loshchilov and Hutter 2017); after `steps` it stays at `lowest`."""
     return lowest + (lr - lowest) * (1 + np.cos(np.pi * min(t / steps, 1))) / 2
 
 
 def warmup_lr(t, lr, steps, start=0.1):
-    """Equation (17); after `steps` it stays at lr."""
+    """Equation (16); after `steps` it stays at lr."""
     return lr * (start + (1 - start) * min(t / steps, 1))
 
 
 def clip_by_global_norm(grads, max_norm):
-    """Equation (18) for an array or a list of arrays: what is left, and the norm it had.
+    """Equation (17) for an array or a list of arrays: what is left, and the norm it had.
 
     As in torch the norm gets 1e-6 added, so that a zero gradient stays zero."""
     check_number("max_norm", max_norm, above=0)
@@ -593,7 +576,6 @@ def demo_schedules(plot=False):
     theirs = torch_path(torch_optimizer("SGD", p.start, lr=0.002), p.gradient, 200, max_norm=10.0)
     return report([*results, compare("clipped to 10", clipped, theirs, *ALLOWED["clipping"])])
 
-
 # %% [markdown]
 """
 Try: clip to norm 1 with ten times the rate. Predict the path before you run it.
@@ -603,7 +585,7 @@ Try: clip to norm 1 with ten times the rate. Predict the path before you run it.
 The gradient says where down is, the Hessian H how soon the slope ends. Newton's step goes to the
 bottom of the quadratic that fits at w:
 
-    w ← w - H⁻¹ g                                                              (19)
+    w ← w - H⁻¹ g                                                              (18)
 
 Near a minimum it doubles the number of right digits each time, whatever the conditioning. It costs
 a (d, d) system per step, and it looks for any flat point: where H has a negative eigenvalue it
@@ -611,14 +593,14 @@ climbs to the saddle. With |H|, all eigenvalues made positive, it walks down (Da
 L-BFGS (Liu and Nocedal 1989) never forms H. It keeps the last few steps s with the change y of the
 gradient along each, and from (sᵀy / yᵀy) I builds an H⁻¹ that maps y to s, pair after pair:
 
-    H⁻¹ ← (I - ρ s yᵀ) H⁻¹ (I - ρ y sᵀ) + ρ s sᵀ,     ρ = 1 / yᵀs              (20)
+    H⁻¹ ← (I - ρ s yᵀ) H⁻¹ (I - ρ y sᵀ) + ρ s sᵀ,     ρ = 1 / yᵀs              (19)
 
 Far from the minimum a full step can be too long. So search along the direction p for a t that
 lowers the loss f enough and flattens the slope, the strong Wolfe conditions:
 
-    f(w + tp) ≤ f(w) + c₁ t gᵀp,       |g(w + tp)ᵀp| ≤ c₂ |gᵀp|                (21)
+    f(w + tp) ≤ f(w) + c₁ t gᵀp,       |g(w + tp)ᵀp| ≤ c₂ |gᵀp|                (20)
 
-The second makes yᵀs > 0, without which (20) may point uphill. All this fails on mini-batches: y is
+The second makes yᵀs > 0, without which (19) may point uphill. All this fails on mini-batches: y is
 a difference of gradients and measures mostly their noise.
 """
 
@@ -637,7 +619,7 @@ def logistic(X, y, l2):
 
 
 def line_search(problem, w, p, g, t=1.0, c1=1e-4, c2=0.9, tries=60):
-    """A step t along p that meets (21), and the gradient there (Nocedal and Wright 2006, 3.5).
+    """A step t along p that meets (20), and the gradient there (Nocedal and Wright 2006, 3.5).
 
     Between `low`, the best step so far, and `high` there is a good one: double t until there is a
     high, then halve. Differences of the loss below `noise` are rounding. tries=0 takes t as it is."""
@@ -660,12 +642,26 @@ def line_search(problem, w, p, g, t=1.0, c1=1e-4, c2=0.9, tries=60):
     return low, g_low
 
 
+def follow(problem, step, steps, tol):
+    """w ← w + s with s, g = step(w, g) until max|g| <= tol; returns the path."""
+    check_number("steps", steps, least=0, integer=True), check_number("tol", tol, least=0)
+    path = [check_array("start", problem.start, ndim=1)]
+    g = check_gradient(problem.gradient(path[0]), path[0])
+    while (size := np.abs(g).max()) > tol and len(path) <= steps:
+        s, g = step(path[-1], g)
+        path.append(path[-1] + s)
+    if size > tol:
+        text = f"after {len(path) - 1} steps the largest gradient is {size:.3g}, not {tol:g}"
+        warnings.warn(text, DidNotConverge, stacklevel=3)
+    return np.array(path)
+
+
 def newton(problem, steps=50, tol=1e-8, search=True):
-    """Newton's method until max|g| <= tol; returns the path. search=False is equation (19) as it
-    stands; otherwise |H| (no eigenvalue below 1e-8 of the largest) and a line search."""
-    path, g = check_start(problem, steps, tol)
-    while np.abs(g).max() > tol and len(path) <= steps:
-        w, H = path[-1], check_array("the Hessian", problem.hessian(path[-1]), ndim=2)
+    """Newton's method; returns the path. search=False is equation (18) as it stands; otherwise |H|
+    (no eigenvalue below 1e-8 of the largest) and a line search."""
+
+    def step(w, g):
+        H = check_array("the Hessian", problem.hessian(w), ndim=2)
         if search:
             curvature, axes = np.linalg.eigh(H)
             size = np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max())
@@ -673,12 +669,13 @@ def newton(problem, steps=50, tol=1e-8, search=True):
         else:
             p = -np.linalg.solve(H, g)
         t, g = line_search(problem, w, p, g, tries=60 if search else 0)
-        path.append(w + t * p)
-    return finish(path, g, tol)
+        return t * p, g
+
+    return follow(problem, step, steps, tol)
 
 
 def lbfgs_direction(g, pairs):
-    """-H⁻¹g (d,) with H⁻¹ of equation (20), by two loops over the pairs (s, y)."""
+    """-H⁻¹g (d,) with H⁻¹ of equation (19), by two loops over the pairs (s, y)."""
     p, alphas = -g, []
     for s, y in reversed(pairs):
         alphas.append((s @ p) / (y @ s))
@@ -692,35 +689,21 @@ def lbfgs_direction(g, pairs):
 
 
 def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
-    """L-BFGS on the last `memory` pairs until max|g| <= tol; returns the path. search=False takes
-    full steps times lr. As in torch, the first is lr long at most, and yᵀs > 1e-10 is asked."""
+    """L-BFGS on the last `memory` pairs; returns the path. search=False takes full steps times lr.
+    As in torch, the first is lr long at most, and pairs with yᵀs <= 1e-10 are left out."""
     check_number("lr", lr, above=0), check_number("memory", memory, least=1, integer=True)
-    (path, g), pairs = check_start(problem, steps, tol), []
-    while np.abs(g).max() > tol and len(path) <= steps:
-        w, p = path[-1], lbfgs_direction(g, pairs)
-        t = lr * min(1, 1 / np.abs(g).sum()) if len(path) == 1 else lr
+    pairs = []
+
+    def step(w, g):
+        p = lbfgs_direction(g, pairs)
+        t = lr if pairs else lr * min(1, 1 / np.abs(g).sum())
         t, g_new = line_search(problem, w, p, g, t, tries=60 if search else 0)
-        s, y, g = t * p, g_new - g, g_new
+        s, y = t * p, g_new - g
         if y @ s > 1e-10:
-            pairs = [*pairs, (s, y)][-memory:]
-        path.append(w + s)
-    return finish(path, g, tol)
+            pairs[:] = [*pairs, (s, y)][-memory:]
+        return s, g_new
 
-
-def check_start(problem, steps, tol):
-    """The path before the first step, and the gradient there."""
-    check_number("steps", steps, least=0, integer=True), check_number("tol", tol, least=0)
-    w = check_array("start", problem.start, ndim=1)
-    return [w], check_gradient(problem.gradient(w), w)
-
-
-def finish(path, g, tol):
-    """The path as an array; warns if the gradient at its end is not small."""
-    if (size := np.abs(g).max()) > tol:
-        text = f"after {len(path) - 1} steps the largest gradient is {size:.3g}, not {tol:g}"
-        warnings.warn(text, DidNotConverge, stacklevel=3)
-    return np.array(path)
-
+    return follow(problem, step, steps, tol)
 
 # %% [markdown]
 """
@@ -760,7 +743,7 @@ def demo_newton(plot=False):
     print("  x^4/4 - x^2/2 + y^4/4 - y^2/2: a saddle at (1, 0), a minimum at (1, 1). From (0.8, 0.3)")
     start, slope = np.array([0.8, 0.3]), lambda w: w**3 - w
     wells = Problem(lambda w: sum(w**4 / 4 - w**2 / 2), slope, lambda w: np.diag(3 * w**2 - 1), start)
-    for name, search in [("equation (19)", False), ("|H| and search", True)]:
+    for name, search in [("equation (18)", False), ("|H| and search", True)]:
         x, y = np.abs(newton(wells, search=search)[-1])
         print(f"  {name:14} ends at ({x:.3f}, {y:.3f})")
     named = [("Newton", path), ("Newton with |H| and search", newton(p))]
@@ -785,17 +768,16 @@ def demo_lbfgs(plot=False):
         compare("the minimum by Newton", newton(p)[-1], best, *ALLOWED["minimum"]),
     ])  # fmt: skip
 
-
 # %% [markdown]
 """
-Try: start the saddle at y = 0.6, just beyond where H changes its sign. Where does (19) end?
+Try: start the saddle at y = 0.6, just beyond where H changes its sign. Where does (18) end?
 
 ## Data-parallel SGD
 
 A batch too large for one machine: give each of K workers a copy of w and a shard of n_k rows. Each
 finds the mean gradient g_k of its shard; the gradient of the whole batch is
 
-    g = Σ_k (n_k / n) g_k                                                      (22)
+    g = Σ_k (n_k / n) g_k                                                      (21)
 
 All take the same step, so the copies stay equal: it is one worker with the whole batch, not an
 approximation of it. The plain mean 1/K Σ g_k is right for equal shards only; otherwise rows of
@@ -808,7 +790,7 @@ that K workers learn what one would; K times the batch with an η that was chose
 
 # %%
 def data_parallel_sgd(gradient, w, lr, steps, sizes, weighted=True):
-    """Equation (22), worker by worker: gradient(w, rows) is a mean over the rows of a shard,
+    """Equation (21), worker by worker: gradient(w, rows) is a mean over the rows of a shard,
     sizes the rows of each. weighted=False takes the plain mean. Returns the path."""
     sizes = np.array([check_number("sizes", size, least=1, integer=True) for size in sizes])
     shards = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
@@ -818,7 +800,6 @@ def data_parallel_sgd(gradient, w, lr, steps, sizes, weighted=True):
         return sum(share * check_gradient(gradient(w, rows), w) for share, rows in zip(shares, shards))
 
     return gradient_descent(all_reduce, w, lr, steps)
-
 
 # %% [markdown]
 """
@@ -832,48 +813,46 @@ still runs, and divides by K: the plain mean.
 
 # %%
 def torch_worker(folder, rank):
-    """One process of torch_data_parallel: for each split the path by hand and by the wrapper."""
+    """What each process of torch_data_parallel does: the path for each split, into a file."""
     from datetime import timedelta
 
     import torch
     import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
 
     task, paths = np.load(f"{folder}/task.npz"), []
     store, K = dist.FileStore(f"{folder}/store"), task["splits"].shape[1]
     limit = timedelta(seconds=30)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=K, timeout=limit)
-    for sizes, wrap in [(sizes, wrap) for sizes in task["splits"] for wrap in (False, True)]:
+    for sizes in task["splits"]:
         mine = slice(sizes[:rank].sum(), sizes[: rank + 1].sum())
         X, y = torch.tensor(task["X"][mine]), torch.tensor(task["y"][mine])
         model = torch.nn.Linear(X.shape[1], 1, bias=False, dtype=torch.float64)
         model.weight.data[0] = torch.tensor(task["w"])
-        copy, path = DistributedDataParallel(model) if wrap else model, [task["w"]]
-        optimizer = torch.optim.SGD(model.parameters(), float(task["lr"]))
+        copy = torch.nn.parallel.DistributedDataParallel(model) if task["ddp"] else model
+        path = [task["w"]]
         for _ in range(task["steps"]):
-            optimizer.zero_grad()
+            model.zero_grad()
             torch.nn.functional.mse_loss(copy(X)[:, 0], y).backward()
-            if not wrap:  # equation (22) by hand
+            if not task["ddp"]:  # equation (21) by hand
                 model.weight.grad *= sizes[rank] / sizes.sum()
                 dist.all_reduce(model.weight.grad)
-            optimizer.step()
+            model.weight.data -= float(task["lr"]) * model.weight.grad
             path.append(model.weight.detach().numpy()[0].copy())
         paths.append(path)
     np.save(f"{folder}/paths{rank}.npy", paths)
     dist.destroy_process_group()
 
 
-def torch_data_parallel(X, y, w, lr, steps, splits, seconds=60):
+def torch_data_parallel(X, y, w, lr, steps, splits, ddp=False, seconds=60):
     """Squared error by torch.distributed, one process per worker; splits (runs, K) holds the rows of
-    each. Returns the paths of each worker by hand and by DDP, (K, runs, 2, steps + 1, d). Whatever
-    happens, no process is left behind."""
+    each. Returns the path of each worker, (K, runs, steps + 1, d). No process is left behind."""
     code = "import optimization, sys; optimization.torch_worker(sys.argv[1], int(sys.argv[2]))"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if sys.platform in (loopback := {"linux": "lo", "darwin": "lo0"}):
         env["GLOO_SOCKET_IFNAME"] = loopback[sys.platform]
-    (runs, K), jobs, deadline = np.shape(splits), [], time.monotonic() + seconds
+    K, jobs, deadline = len(splits[0]), [], time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/task.npz", X=X, y=y, w=w, lr=lr, steps=steps, splits=splits)
+        np.savez(f"{folder}/task.npz", X=X, y=y, w=w, lr=lr, steps=steps, splits=splits, ddp=ddp)
         try:
             for rank in range(K):
                 jobs.append(subprocess.Popen([sys.executable, "-c", code, folder, str(rank)], env=env))
@@ -888,7 +867,7 @@ def torch_data_parallel(X, y, w, lr, steps, splits, seconds=60):
         if any(codes):
             raise RuntimeError("a worker failed; what it said stands above")
         paths = [np.load(f"{folder}/paths{rank}.npy") for rank in range(K)]
-    return np.array(paths).reshape(K, runs, 2, steps + 1, len(w))
+    return np.array(paths)
 
 
 def demo_data_parallel(plot=False):
@@ -898,16 +877,15 @@ def demo_data_parallel(plot=False):
     gradient, w, splits = squared_error_gradient(X, y), np.zeros(3), [(32, 32), (48, 16)]
     whole = gradient_descent(lambda w: gradient(w, range(64)), w, 0.02, steps=200)
     theirs, results = torch_data_parallel(X, y, w, 0.02, 200, splits), []
-    print("\n  Largest distance from one worker's path:\n  rows        weighted by (22)   plain mean")
+    print("\n  Largest distance from one worker's path:\n  rows        weighted by (21)   plain mean")
     for i, sizes in enumerate(splits):
         by_hand, plain = (data_parallel_sgd(gradient, w, 0.02, 200, sizes, k) for k in (True, False))
         gaps = [np.abs(path - whole).max() for path in (by_hand, plain)]
         print(f"  {sizes}   {gaps[0]:16.4f}   {gaps[1]:10.4f}")
-        for name, k, path in [("all_reduce", 0, by_hand), ("one worker", 0, whole), ("DDP", 1, plain)]:
+        for name, path in [("two workers", by_hand), ("one worker", whole)]:
             what, both = f"{name}, rows {sizes}", [path, path]  # the same in both processes
-            results.append(compare(what, both, theirs[:, i, k], *ALLOWED["data-parallel"]))
+            results.append(compare(what, both, theirs[:, i], *ALLOWED["data-parallel"]))
     return report(results)
-
 
 # %% [markdown]
 """
@@ -969,7 +947,6 @@ def draw_paths(ax, problem, paths):
         ax.plot(*path.T, ".-", markersize=3, linewidth=1, label=f"{name}: {len(path) - 1}")
     ax.set(xlabel="w[0]", ylabel="w[1]")
     ax.legend(title="steps", fontsize=8)
-
 
 # %%
 if __name__ == "__main__":
