@@ -658,7 +658,7 @@ def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
         t = lr if pairs else lr * min(1, 1 / np.abs(g).sum())
         t, g_new = line_search(problem, w, p, g, t, tries=60 if search else 0)
         s, y = t * p, g_new - g
-        if y @ s > 1e-10:
+        if y @ s > (0 if search else 1e-10):
             pairs[:] = [*pairs, (s, y)][-memory:]
         return s, g_new
 
@@ -778,17 +778,17 @@ def torch_worker(folder, rank):
     store, K = dist.FileStore(f"{folder}/store"), task["splits"].shape[1]
     limit = timedelta(seconds=30)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=K, timeout=limit)
-    for sizes in task["splits"]:
+    for sizes, ddp in zip(task["splits"], task["ddp"]):
         mine = slice(sizes[:rank].sum(), sizes[: rank + 1].sum())
         X, y = torch.tensor(task["X"][mine]), torch.tensor(task["y"][mine])
         model = torch.nn.Linear(X.shape[1], 1, bias=False, dtype=torch.float64)
         model.weight.data[0] = torch.tensor(task["w"])
-        copy = torch.nn.parallel.DistributedDataParallel(model) if task["ddp"] else model
+        copy = torch.nn.parallel.DistributedDataParallel(model) if ddp else model
         path = [task["w"]]
         for _ in range(task["steps"]):
             model.zero_grad()
             torch.nn.functional.mse_loss(copy(X)[:, 0], y).backward()
-            if not task["ddp"]:  # equation (20) by hand
+            if not ddp:  # equation (20) by hand
                 model.weight.grad *= sizes[rank] / sizes.sum()
                 dist.all_reduce(model.weight.grad)
             model.weight.data -= float(task["lr"]) * model.weight.grad
@@ -807,7 +807,7 @@ def torch_data_parallel(X, y, w, lr, steps, splits, ddp=False, seconds=60):
         env["GLOO_SOCKET_IFNAME"] = loopback[sys.platform]
     K, jobs = len(splits[0]), []
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/task.npz", X=X, y=y, w=w, lr=lr, steps=steps, splits=splits, ddp=ddp)
+        np.savez(f"{folder}/task.npz", X=X, y=y, w=w, lr=lr, steps=steps, splits=splits, ddp=np.full(len(splits), ddp))
         try:
             for rank in range(K):
                 jobs.append(subprocess.Popen([sys.executable, "-c", code, folder, str(rank)], env=env))
