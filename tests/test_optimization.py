@@ -394,6 +394,9 @@ def parity(method, name, seed, row, **options):
 
 every_problem = pytest.mark.parametrize("name", PROBLEMS)
 every_seed = pytest.mark.parametrize("seed", [0, 1])
+every_case = pytest.mark.parametrize(
+    "name, seed", [("quadratic", 0), ("logistic", 1), ("rosenbrock", 2), ("quadratic", 3)]
+)
 
 
 # --- momentum ------------------------------------------------------------------------------
@@ -437,8 +440,7 @@ def test_sgd_momentum_sums_and_with_dampening_averages():
         agree("last step", path[-1] - path[-2], length, 1e-10, "0.9 to the power 300 is 2e-14")
 
 
-@every_problem
-@every_seed
+@every_case
 @pytest.mark.parametrize(
     "options",
     [
@@ -552,8 +554,7 @@ ADAPTIVE = [
 TABLE = [(m, row, lr, options) for m, row, lr, table in ADAPTIVE for options in table]
 
 
-@every_problem
-@every_seed
+@every_case
 @pytest.mark.parametrize("method, row, lr, options", TABLE, ids=lambda v: getattr(v, "__name__", str(v)))
 def test_adaptive_methods_match_torch(name, seed, method, row, lr, options):
     """adagrad, rmsprop, adam and adamw, option by option."""
