@@ -17,7 +17,6 @@ Nothing but numpy is needed until a part called "The library version".
     λ, ε      lambda: `weight_decay`; epsilon: a small number, `eps`
     t         number of the step; in a line search, the length of a step
 """
-
 # %%
 import os
 import subprocess
@@ -48,8 +47,8 @@ The gradient g points uphill, so walk against it. The one choice is how far:
     w ← w - η g(w)                                                              (1)
 
 All about η can be seen on a ravine, f(w) = ½ wᵀAw. Along an eigenvector of A with curvature λᵢ the
-gradient is λᵢ times the distance to the bottom, so a step multiplies that distance by 1 - η λᵢ. This
-must stay between -1 and 1 for every λᵢ, so η < 2 / L: beyond it each step lands higher on the
+gradient is λᵢ times the distance to the bottom, so a step multiplies that distance by 1 - η λᵢ.
+This must stay between -1 and 1 for every λᵢ, so η < 2 / L: beyond it each step lands higher on the
 opposite wall. Below it the flattest direction is the slow one. The best η makes both equally slow:
 
     η = 2 / (L + ℓ),     error × (κ - 1) / (κ + 1) per step                     (2)
@@ -57,17 +56,14 @@ opposite wall. Below it the flattest direction is the slow one. The best η make
 κ = 100 gives 0.98: 115 steps for one digit. Conditioning, not dimension, makes it slow. If the loss
 rises, try a tenth of the step before you look for a bug in the gradient.
 """
-
 # %%
 Problem = namedtuple("Problem", "loss gradient hessian start")  # three functions of w (d,), and w
-
 
 def ravine(condition=100.0, angle=0.0):
     """½ wᵀAw in two dimensions: curvature 1 along a valley, `condition` across, turned."""
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     A = turn @ np.diag([1.0, condition]) @ turn.T
     return Problem(lambda w: w @ A @ w / 2, lambda w: A @ w, lambda w: A, turn @ [8.0, 2.0])
-
 
 def rosenbrock():
     """(1 - x)² + 100 (y - x²)²: a bent valley with its minimum at (1, 1) (Rosenbrock 1960)."""
@@ -78,13 +74,11 @@ def rosenbrock():
         np.array([-1.2, 1.0]),
     )
 
-
 def check_gradient(g, w):
     """g as a float array like w, finite. A column would broadcast into a matrix."""
     if np.shape(g) != w.shape:
         raise ValueError(f"the gradient must have the shape of w, {w.shape}, not {np.shape(g)}")
     return check_array("the gradient", g, ndim=w.ndim)
-
 
 def gradient_descent(gradient, w, lr, steps):
     """Equation (1). Returns the path: every iterate, the start included, (steps + 1, d)."""
@@ -93,7 +87,6 @@ def gradient_descent(gradient, w, lr, steps):
     for _ in range(steps):
         path.append(path[-1] - lr * check_gradient(gradient(path[-1]), path[-1]))
     return np.array(path)
-
 
 # %% [markdown]
 """
@@ -104,13 +97,11 @@ parameter is a tensor, changed in place. Its gradient waits in `.grad`, usually 
 `loss.backward()`; here both sides get the same numpy gradient, so that only the optimizers differ.
 A scheduler holds an optimizer and changes its `lr`. All optimizers and schedulers work like this.
 """
-
 # %%
 def torch_optimizer(name, w, **options):
     """torch.optim.<name> for a copy of the vector w. Its options have the names used here."""
     import torch
     return getattr(torch.optim, name)([torch.tensor(np.array(w, float))], **options)
-
 
 def torch_path(optimizer, gradient, steps, scheduler=None, max_norm=None):
     """Every iterate (steps + 1, d) of a torch optimizer of one vector, given our gradient."""
@@ -127,7 +118,6 @@ def torch_path(optimizer, gradient, steps, scheduler=None, max_norm=None):
         path.append(p.numpy().copy())
     return np.array(path)
 
-
 def demo_gradient_descent(plot=False):
     """One ravine, six step sizes: slow, best, and beyond the bound 2/L."""
     print("== Gradient descent: how large may a step be? ==")
@@ -143,11 +133,10 @@ def demo_gradient_descent(plot=False):
     print("  At 0.02 it bounces between the walls for ever, beyond it leaves.")
     return report(results)
 
+# Try: a ravine ten times as narrow, ravine(condition=1000). Predict 2/L and the steps per digit.
 
 # %% [markdown]
 """
-Try: a ravine ten times as narrow, ravine(condition=1000). Predict 2/L and the steps per digit.
-
 ## Mini-batches
 
 A loss over n examples has a gradient that is a mean of n terms. Why pay for them all to take one
@@ -161,25 +150,21 @@ the minimum, the larger the larger η. Two cures: let η fall (see Schedules), o
 iterates, so that the kicks cancel (Polyak and Juditsky 1992). Averaging from the first step on is
 the usual mistake: it keeps the far-away start in the mean.
 """
-
 # %%
 def minibatches(rng, n, size):
     """One epoch: the rows 0..n-1 shuffled and cut into batches of `size`, the last one short."""
     check_number("n", n, least=1, integer=True), check_number("size", size, least=1, integer=True)
     return np.split(rng.permutation(n), range(size, n, size))
 
-
 def squared_error_gradient(X, y):
     """gradient(w, rows) of the mean of (xᵢw - yᵢ)² over the rows of a batch: equation (3)."""
     X, y = check_Xy(X, y)
     return lambda w, rows: 2 / len(rows) * X[rows].T @ (X[rows] @ w - y[rows])  # (d,)
 
-
 def minibatch_sgd(gradient, w, lr, batches):
     """Equation (1) on one batch after another: gradient(w, rows) (Robbins and Monro 1951)."""
     rows = iter(batches)
     return gradient_descent(lambda w: gradient(w, next(rows)), w, lr, len(batches))
-
 
 def torch_minibatch(X, y, w, lr, batches):
     """The same by torch: a DataLoader deals out our batches, autograd finds the gradient."""
@@ -194,7 +179,6 @@ def torch_minibatch(X, y, w, lr, batches):
         optimizer.step()
         path.append(w.detach().numpy().copy())
     return np.array(path)
-
 
 def demo_minibatches(plot=False):
     """The cloud around the minimum: step size, batch size, and what averaging does."""
@@ -213,11 +197,10 @@ def demo_minibatches(plot=False):
         results.append(compare(label, path, theirs, *ALLOWED["mini-batches"]))
     return report(results)
 
+# Try: average the whole path. Predict whether the start, 640 steps ago, still shows.
 
 # %% [markdown]
 """
-Try: average the whole path. Predict whether the start, 640 steps ago, still shows.
-
 ## Momentum
 
 In a ravine the gradient mostly points at the walls, now one, now the other. Keep a running sum:
@@ -235,10 +218,8 @@ best constants are known, with L, ℓ and κ as in (2):
 This is (2) with √κ for κ: for κ = 100 a digit takes 11 steps, not 115. Nesterov with η = 1/L and
 β = (√κ - 1) / (√κ + 1) shrinks the error by 1 - 1/√κ. If β is too large, the ball swings.
 """
-
 # %%
 BLOCK = 32768  # numbers, 256 KB: what a step computes in between stays in the cache
-
 
 def as_arrays(name, value):
     """A list that holds numpy arrays, as float arrays, or a list of the one array; and which."""
@@ -246,7 +227,6 @@ def as_arrays(name, value):
     arrays = value if many else [value]
     ndims = [np.asarray(a, dtype=getattr(a, "dtype", object)).ndim for a in arrays]
     return [check_array(name, a, ndim) for a, ndim in zip(arrays, ndims)], many
-
 
 class Optimizer:
     """State, and a step. One flat vector w holds all parameters; `params` shows it as the array or
@@ -285,7 +265,6 @@ class Optimizer:
                 slope = slope + self.weight_decay * w  # the gradient of λ/2 ‖w‖²
             self._update(w, slope, *self.state[:, part])
 
-
 class SGD(Optimizer):
     """Equations (4) and (5); with momentum 0, equation (1)."""
 
@@ -304,7 +283,6 @@ class SGD(Optimizer):
             g = g + self.momentum * m if self.nesterov else m
         w -= self.lr * g  # equation (5)
 
-
 def descend(optimizer, gradient, steps, schedule=None):
     """The path of w, (steps + 1, d), by steps with gradient(params). schedule(t) gives lr."""
     path = [optimizer.w.copy()]
@@ -315,7 +293,6 @@ def descend(optimizer, gradient, steps, schedule=None):
         path.append(optimizer.w.copy())
     return np.array(path)
 
-
 def beside_torch(row, method, p=rosenbrock(), **options):
     """200 iterates of one of our optimizers, and of torch's class of that name."""
     name = method.__name__
@@ -323,7 +300,6 @@ def beside_torch(row, method, p=rosenbrock(), **options):
     theirs = torch_path(torch_optimizer(name, p.start, **options), p.gradient, 200)
     label = ", ".join([name, *(f"{k} {v}" for k, v in options.items())])
     return compare(label, ours, theirs, *ALLOWED[row])
-
 
 def demo_momentum(plot=False):
     """Rates against theory, momentum that overshoots, and every option beside torch."""
@@ -342,16 +318,15 @@ def demo_momentum(plot=False):
     print("\n  A ball in a bowl from 10 (curvature 1, lr 0.1): where it is every 5 steps")
     for beta in [0.0, 0.5, 0.9, 0.97]:
         path = descend(SGD([10.0], 0.1, beta), lambda w: w, 60)[:, 0]
-        print(f"  momentum {beta:4}  " + " ".join(f"{x + 0.001:6.2f}" for x in path[:51:5]))
+        print(f"  momentum {beta:4}  " + " ".join(f"{x:6.2f}" for x in path[:51:5]))
     for extra in [{}, dict(dampening=0.5), dict(nesterov=True), dict(weight_decay=0.1)]:
         results.append(beside_torch("momentum", SGD, lr=1e-4, momentum=0.9, **extra))
     return report(results)
 
+# Try: give momentum 0.97 a step a tenth as long. Predict whether the ball swings less.
 
 # %% [markdown]
 """
-Try: give momentum 0.97 a step a tenth as long. Predict whether the ball swings less.
-
 ## A step for every coordinate
 
 One η suits no coordinate when their gradients differ in size. AdaGrad (Duchi, Hazan and Singer
@@ -379,7 +354,6 @@ hardly decay. AdamW (Loshchilov and Hutter 2019) shrinks all alike, before (9):
 Common mistakes: t missing in (10); ε inside the root, where 1e-8 acts like 1e-4. And all these
 stretch axes and cannot turn them: in a ravine at 45 degrees they help little.
 """
-
 # %%
 class Adagrad(Optimizer):
     """Equation (7)."""
@@ -391,7 +365,6 @@ class Adagrad(Optimizer):
     def _update(self, w, g, v):
         v += g * g
         w -= self.lr * g / (np.sqrt(v) + self.eps)
-
 
 class RMSprop(Optimizer):
     """Equation (8)."""
@@ -405,7 +378,6 @@ class RMSprop(Optimizer):
         v *= self.alpha
         v += (1 - self.alpha) * (g * g)
         w -= self.lr * g / (np.sqrt(v) + self.eps)
-
 
 class Adam(Optimizer):
     """Equations (9) to (11). correct=False leaves out (10), to show what it is for."""
@@ -425,7 +397,6 @@ class Adam(Optimizer):
         share1, share2 = 1 - beta1**t, 1 - beta2**t  # m̂ = m / share1, v̂ = v / share2
         w -= self.lr / share1 * m / (np.sqrt(v / share2) + self.eps)  # equation (11)
 
-
 class AdamW(Adam):
     """Equation (12), then Adam. As in torch it decays by 0.01 unless told otherwise."""
 
@@ -436,7 +407,6 @@ class AdamW(Adam):
     def _update(self, w, g, m, v):
         w *= 1 - self.lr * self.decay
         super()._update(w, g, m, v)
-
 
 def demo_adaptive(plot=False):
     """AdaGrad stops where RMSProp recovers; both beside `torch_optimizer("Adagrad", ...)`."""
@@ -455,7 +425,6 @@ def demo_adaptive(plot=False):
         for extra in [{}, own, dict(weight_decay=0.1), dict(maximize=True)]
     ])  # fmt: skip
 
-
 def demo_adam(plot=False):
     """The first ten steps with and without (10); weight decay in Adam against AdamW."""
     print("\n== Adam: why does it correct its bias? ==")
@@ -470,15 +439,17 @@ def demo_adam(plot=False):
         for t in range(200):
             optimizer.step((-1.0) ** t * np.array([1.0, 100.0]))
         print(f"  {method.__name__:6} {optimizer.w[0]:.3f}  {optimizer.w[1]:.3f}")
-    extras = [{}, dict(betas=(0.5, 0.9)), dict(eps=0.1), dict(weight_decay=0.5), dict(maximize=True)]
-    pairs = [(method, extra) for method in (Adam, AdamW) for extra in extras]
-    return report([beside_torch("Adam, AdamW", m, lr=0.01, **extra) for m, extra in pairs])
+    extras = [{}, dict(betas=(0.5, 0.9)), dict(eps=0.1), dict(weight_decay=0.5)]
+    return report([
+        beside_torch("Adam, AdamW", method, lr=0.01, **extra)
+        for method in [Adam, AdamW]
+        for extra in [*extras, dict(maximize=True)]
+    ])  # fmt: skip
 
+# Try: betas=(0.9, 0.9) in the table of ten steps. Predict the row without (10), then explain it.
 
 # %% [markdown]
 """
-Try: betas=(0.9, 0.9) in the first table of Adam. Predict the steps without (10), then explain them.
-
 ## Schedules and clipping
 
 A large step finds the valley, a small one the bottom. A schedule is η as a function of the step
@@ -496,22 +467,18 @@ gradients only. Clipping shortens the gradient; one norm for all arrays keeps it
 It is for cliffs, where one step on a huge gradient throws away what was learned. It does not cure
 an η that is too large everywhere: each step then has length ηc.
 """
-
 # %%
 def step_lr(t, lr, every, factor=0.1):
     """Equation (13)."""
     return lr * factor ** (t // every)
 
-
 def cosine_lr(t, lr, steps, lowest=0.0):
     """Equation (14) (Loshchilov and Hutter 2017); after `steps` it stays at `lowest`."""
     return lowest + (lr - lowest) * (1 + np.cos(np.pi * min(t / steps, 1))) / 2
 
-
 def warmup_lr(t, lr, steps, start=0.1):
     """Equation (15); after `steps` it stays at lr."""
     return lr * (start + (1 - start) * min(t / steps, 1))
-
 
 def clip_by_global_norm(grads, max_norm):
     """Equation (16) for an array or a list of arrays: what is left, and the norm it had.
@@ -521,7 +488,6 @@ def clip_by_global_norm(grads, max_norm):
     norm = np.sqrt(sum(np.sum(g * g) for g in arrays))
     clipped = [g * min(1, max_norm / (norm + 1e-6)) for g in arrays]
     return clipped if many else clipped[0], float(norm)
-
 
 def demo_schedules(plot=False):
     """The shape of each schedule, and a clipped walk beside one that falls off a cliff."""
@@ -549,11 +515,10 @@ def demo_schedules(plot=False):
     theirs = torch_path(torch_optimizer("SGD", p.start, lr=0.01), p.gradient, 200, max_norm=10)
     return report([*results, compare("clipped to 10", clipped, theirs, *ALLOWED["clipping"])])
 
+# Try: clip to norm 1 with ten times the rate. Predict the path before you run it.
 
 # %% [markdown]
 """
-Try: clip to norm 1 with ten times the rate. Predict the path before you run it.
-
 ## Newton and L-BFGS
 
 The gradient says where down is, the Hessian H how soon the slope ends. Newton's step goes to the
@@ -577,12 +542,11 @@ lowers the loss f enough and flattens the slope, the strong Wolfe conditions:
 The second makes yᵀs > 0, without which (18) may point uphill. All this fails on mini-batches: y is
 a difference of gradients and measures mostly their noise.
 """
-
 # %%
 def line_search(problem, w, p, g, t=1.0, c1=1e-4, c2=0.9, tries=60):
     """A step t along p that meets (19), and the gradient there (Nocedal and Wright 2006, 3.5).
     Between `low`, the best step so far, and `high` there is a good one: double t until there is a
-    high, then halve. Differences of the loss below `noise` are rounding. tries=0 takes t as it is."""
+    high, then halve. Differences of the loss below `noise` are rounding. tries=0 just takes t."""
     if tries == 0:
         return t, check_gradient(problem.gradient(w + t * p), w)
     f0, slope0 = problem.loss(w), g @ p
@@ -601,7 +565,6 @@ def line_search(problem, w, p, g, t=1.0, c1=1e-4, c2=0.9, tries=60):
         t = 2 * t if high == np.inf else (low + high) / 2
     return low, g_low
 
-
 def follow(problem, step, steps, tol):
     """w ← w + s with s, g = step(w, g) until max|g| <= tol; returns the path."""
     check_number("steps", steps, least=0, integer=True), check_number("tol", tol, least=0)
@@ -614,7 +577,6 @@ def follow(problem, step, steps, tol):
         text = f"after {len(path) - 1} steps the largest gradient is {size:.3g}, not {tol:g}"
         warnings.warn(text, DidNotConverge, stacklevel=3)
     return np.array(path)
-
 
 def newton(problem, steps=50, tol=1e-8, search=True):
     """Newton's method; returns the path. search=False is equation (17) as it stands; otherwise |H|
@@ -633,7 +595,6 @@ def newton(problem, steps=50, tol=1e-8, search=True):
 
     return follow(problem, step, steps, tol)
 
-
 def lbfgs_direction(g, pairs):
     """-H⁻¹g (d,) with H⁻¹ of equation (18), by two loops over the pairs (s, y)."""
     p, alphas = -g, []
@@ -647,10 +608,9 @@ def lbfgs_direction(g, pairs):
         p = p + (alpha - (y @ p) / (y @ s)) * s
     return p
 
-
 def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
     """L-BFGS on the last `memory` pairs; returns the path. search=False takes full steps times lr.
-    As in torch, the first is lr long at most, and pairs with yᵀs <= 1e-10 are left out."""
+    As in torch, the first is lr long at most, and pairs with yᵀs <= 1e-10 are then left out."""
     check_number("lr", lr, above=0), check_number("memory", memory, least=1, integer=True)
     pairs = []
 
@@ -665,15 +625,14 @@ def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
 
     return follow(problem, step, steps, tol)
 
-
 # %% [markdown]
 """
 ### The library version
 
-torch has no Newton. `torch.optim.LBFGS` calls a closure for loss and gradient. Without a line search
-its iterates are ours; its `strong_wolfe` interpolates where ours halves: the same minimum.
+torch has no Newton. `torch.optim.LBFGS` calls a closure for loss and gradient. Without line search
+its iterates are ours. With one, `strong_wolfe`, it interpolates where ours halves, and still drops
+pairs with yᵀs <= 1e-10, which costs it steps near the minimum: the same end by another way.
 """
-
 # %%
 def torch_lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
     """The path of torch.optim.LBFGS; when it has converged it stays where it is."""
@@ -693,7 +652,6 @@ def torch_lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
         path.append(p.numpy().copy())
     return np.array(path)
 
-
 def demo_newton(plot=False):
     """Digits that double, a saddle, and L-BFGS on 442 real patients."""
     from sklearn.datasets import load_diabetes
@@ -702,19 +660,25 @@ def demo_newton(plot=False):
     p, path = rosenbrock(), newton(rosenbrock(), search=False)
     gaps = " ".join(f"{np.linalg.norm(w - 1):.0e}" for w in path[:-1])
     print(f"\n  Rosenbrock's valley, distance to the minimum: {gaps}")
-    print("  x^4/4 - x^2/2 + y^4/4 - y^2/2: a saddle at (1, 0), a minimum at (1, 1). From (0.8, 0.3)")
-    start, slope = np.array([0.8, 0.3]), lambda w: w**3 - w
-    wells = Problem(lambda w: sum(w**4 / 4 - w**2 / 2), slope, lambda w: np.diag(3 * w**2 - 1), start)
+    print("  x^4/4 - x^2/2 + y^4/4 - y^2/2: saddle at (1, 0), minimum at (1, 1). From (0.8, 0.3):")
+    wells = Problem(
+        lambda w: sum(w**4 / 4 - w**2 / 2),
+        lambda w: w**3 - w,
+        lambda w: np.diag(3 * w**2 - 1),
+        np.array([0.8, 0.3]),
+    )
     for name, search in [("equation (17)", False), ("|H| and search", True)]:
         x, y = np.abs(newton(wells, search=search)[-1])
         print(f"  {name:14} ends at ({x:.3f}, {y:.3f})")
     X, y = load_diabetes(return_X_y=True, scaled=False)
     X, y, n = (X - X.mean(axis=0)) / X.std(axis=0), y - y.mean(), len(y)
-    q = Problem(lambda w: np.mean((X @ w - y) ** 2), lambda w: 2 / n * X.T @ (X @ w - y), None, np.zeros(10))
+    gradient = squared_error_gradient(X, y)
+    loss = lambda w: np.mean((X @ w - y) ** 2)
+    q = Problem(loss, lambda w: gradient(w, range(n)), None, np.zeros(10))
+    plain, full = gradient_descent(q.gradient, q.start, 0.2, 25), lbfgs(q, search=False)
     print("\n  442 patients, 10 features, squared error after 0, 5, 10, ... steps:")
-    for name, ours in [("gradient", gradient_descent(q.gradient, q.start, 0.2, 25)), ("L-BFGS", lbfgs(q))]:
+    for name, ours in [("gradient", plain), ("L-BFGS", lbfgs(q))]:
         print(f"  {name:9}" + " ".join(f"{q.loss(w):8.2f}" for w in ours[:26:5]))
-    full, best = lbfgs(q, search=False), np.linalg.solve(X.T @ X, X.T @ y)
     theirs = torch_lbfgs(q, steps=len(full) - 1, search=False)
     return report([
         compare("Newton", path[-1], torch_lbfgs(p)[-1], *ALLOWED["minimum"]),
@@ -723,11 +687,10 @@ def demo_newton(plot=False):
         compare("L-BFGS, search: minimum", lbfgs(q)[-1], torch_lbfgs(q)[-1], *ALLOWED["minimum"]),
     ])  # fmt: skip
 
+# Try: start at (0.8, 0.6), just beyond where H changes its sign. Where does (17) end?
 
 # %% [markdown]
 """
-Try: start the saddle at y = 0.6, just beyond where H changes its sign. Where does (17) end?
-
 ## Data-parallel SGD
 
 A batch too large for one machine: give each of K workers a copy of w and a shard of n_k rows. Each
@@ -742,7 +705,6 @@ to a neighbour, who adds its own: 2 (K - 1) / K · d numbers sent by each. What 
 different starts, so that the copies never agree; the same shard for all, so that K workers learn
 what one would; K times the batch with an η that was chosen for one.
 """
-
 # %%
 def data_parallel_sgd(gradient, w, lr, steps, sizes, weighted=True):
     """Equation (20), worker by worker: gradient(w, rows) is a mean over the rows of a shard,
@@ -756,7 +718,6 @@ def data_parallel_sgd(gradient, w, lr, steps, sizes, weighted=True):
 
     return gradient_descent(mean, w, lr, steps)
 
-
 # %% [markdown]
 """
 ### The library version
@@ -766,7 +727,6 @@ carries the numbers, `all_reduce` is the sum. `DistributedDataParallel` wraps a 
 rest: it copies the first worker's w to all, sums the gradients in buckets while the backward pass
 still runs, and divides by K: the plain mean.
 """
-
 # %%
 def torch_worker(folder, rank):
     """What each process of torch_data_parallel does: the path for each split, into a file."""
@@ -798,20 +758,23 @@ def torch_worker(folder, rank):
     np.save(f"{folder}/paths{rank}.npy", paths)
     dist.destroy_process_group()
 
-
 def torch_data_parallel(X, y, w, lr, steps, splits, ddp=False, seconds=60):
     """Squared error by torch.distributed, one process per worker; splits (runs, K) holds the rows of
-    each. Returns the path of each worker, (K, runs, steps + 1, d). No process is left behind."""
+    each, ddp says for each run or for all whether the wrapper does the work. Returns the path of
+    each worker, (K, runs, steps + 1, d). No process is left behind."""
     code = "import optimization, sys; optimization.torch_worker(sys.argv[1], int(sys.argv[2]))"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     if sys.platform in (loopback := {"linux": "lo", "darwin": "lo0"}):
         env["GLOO_SOCKET_IFNAME"] = loopback[sys.platform]
     K, jobs = len(splits[0]), []
+    task = dict(X=X, y=y, w=w, lr=lr, steps=steps, splits=splits, ddp=np.full(len(splits), ddp))
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/task.npz", X=X, y=y, w=w, lr=lr, steps=steps, splits=splits, ddp=np.full(len(splits), ddp))
+        np.savez(f"{folder}/task.npz", **task)
         try:
             for rank in range(K):
-                jobs.append(subprocess.Popen([sys.executable, "-c", code, folder, str(rank)], env=env))
+                command = [sys.executable, "-c", code, folder, str(rank)]
+                jobs.append(subprocess.Popen(command, env=env))
             codes = [job.wait(timeout=seconds) for job in jobs]
         finally:
             for job in jobs:
@@ -822,7 +785,6 @@ def torch_data_parallel(X, y, w, lr, steps, splits, ddp=False, seconds=60):
         paths = [np.load(f"{folder}/paths{rank}.npy") for rank in range(K)]
     return np.array(paths)
 
-
 def demo_data_parallel(plot=False):
     """One worker, two imagined workers, two real processes: the same path?"""
     print("\n== Data-parallel SGD: do two workers find what one finds? ==")
@@ -830,9 +792,11 @@ def demo_data_parallel(plot=False):
     gradient, w, splits = squared_error_gradient(X, y), np.zeros(3), [(32, 32), (48, 16)]
     whole = gradient_descent(lambda w: gradient(w, range(64)), w, 0.02, steps=200)
     theirs, results = torch_data_parallel(X, y, w, 0.02, 200, splits), []
-    print("\n  Largest distance from one worker's path:\n  rows        weighted by (20)   plain mean")
+    print("\n  Largest distance from one worker's path:")
+    print("  rows        weighted by (20)   plain mean")
     for i, sizes in enumerate(splits):
-        by_hand, plain = (data_parallel_sgd(gradient, w, 0.02, 200, sizes, k) for k in (True, False))
+        by_hand = data_parallel_sgd(gradient, w, 0.02, 200, sizes)
+        plain = data_parallel_sgd(gradient, w, 0.02, 200, sizes, weighted=False)
         gaps = [np.abs(path - whole).max() for path in (by_hand, plain)]
         print(f"  {sizes}   {gaps[0]:16.4f}   {gaps[1]:10.4f}")
         for name, path in [("two workers", by_hand), ("one worker", whole)]:
@@ -840,20 +804,18 @@ def demo_data_parallel(plot=False):
             results.append(compare(what, both, theirs[:, i], *ALLOWED["data-parallel"]))
     return report(results)
 
+# Try: splits of (63, 1). Predict by how much the one row outweighs the others in the plain mean.
 
 # %% [markdown]
 """
-Try: splits of (63, 1). Predict by how much the one row outweighs the others in the plain mean.
-
 ## The race
 
-Three courses: a ravine with κ = 100 along the axes, the same turned by 45 degrees, Rosenbrock's bent
-valley. Each method has one setting for all. Count the steps until the loss is 1e-6 of what it was.
-A step of Newton costs more than the others: it is a race of ideas, not of seconds.
+Three courses: a ravine with κ = 100 along the axes, the same turned by 45 degrees, Rosenbrock's
+bent valley. Each method has one setting for all. Count the steps until the loss is 1e-6 of what it
+was. A step of Newton costs more than the others: it is a race of ideas, not of seconds.
 """
-
 # %%
-RACERS = {
+RACERS = {  # one setting each for all courses
     "gradient descent": (SGD, dict(lr=0.001)),
     "momentum": (SGD, dict(lr=0.001, momentum=0.95)),
     "Nesterov": (SGD, dict(lr=0.001, momentum=0.95, nesterov=True)),
@@ -861,7 +823,6 @@ RACERS = {
     "RMSProp": (RMSprop, dict(lr=0.01)),
     "Adam": (Adam, dict(lr=0.3)),
 }
-
 
 def race(p, most=4000):
     """The path of each method until the loss is 1e-6 of what it was: {method: path}."""
@@ -874,7 +835,6 @@ def race(p, most=4000):
         paths[name] = np.array(path)
     return {k: path[: 1 + sum(p.loss(w) > goal for w in path)] for k, path in paths.items()}
 
-
 def demo_race(plot=False):
     """Every method on three courses: steps needed, and with --plot the paths."""
     print("\n== The race: who reaches the valley floor first? ==\n")
@@ -885,23 +845,28 @@ def demo_race(plot=False):
         steps = [len(paths[name][method]) - 1 for name in courses]
         print(f"  {method:28}" + "".join(f"{n if n < 4000 else '-':>8}" for n in steps))
     if plot:
+
         def draw(*axes):
             for ax, name in zip(axes, courses):
                 draw_paths(ax, courses[name], paths[name])
+
         save_plot("optimization_race.png", draw, panels=3, size=(15, 5))
     turned = courses["turned"]
     return report([beside_torch("momentum", m, turned, **kw) for m, kw in RACERS.values()])
 
-
 def draw_paths(ax, problem, paths):
     """Paths in two dimensions on the contours of the loss."""
-    x, y = np.linspace(-10, 10, 200), np.linspace(-2, 10, 200)
+    points = np.concatenate(list(paths.values()))
+    low, high = points.min(axis=0) - 1, points.max(axis=0) + 1
+    x, y = np.linspace(low[0], high[0], 100), np.linspace(low[1], high[1], 100)
     z = [[problem.loss(np.array([a, b])) for a in x] for b in y]
     ax.contour(x, y, np.log10(np.array(z) + 1e-3), levels=12, colors="0.8")
     for name, path in paths.items():
         ax.plot(*path.T, ".-", markersize=3, linewidth=1, label=f"{name}: {len(path) - 1}")
     ax.set(xlabel="w[0]", ylabel="w[1]")
     ax.legend(title="steps", fontsize=8)
+
+# Try: turn the ravine by 10 degrees only. Which methods notice?
 
 # %%
 if __name__ == "__main__":
