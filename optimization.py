@@ -249,7 +249,8 @@ class Optimizer:
         arrays = grads if self.many and isinstance(grads, (list, tuple)) else [grads]
         if (shapes := [np.shape(g) for g in arrays]) != self.shapes:
             raise ValueError(f"the gradient must have the shape {self.shapes}, not {shapes}")
-        g = np.concatenate([np.ravel(g) for g in arrays]) if len(arrays) > 1 else np.ravel(arrays[0])
+        flat = [np.ravel(g) for g in arrays]
+        g = np.concatenate(flat) if len(flat) > 1 else flat[0]
         with np.errstate(over="ignore"):
             fine = g.dtype == float and g.dot(g) <= 1e100  # quick, and False for nan
         return g if fine else check_array("the gradient", g, ndim=1)
@@ -759,8 +760,8 @@ def torch_worker(folder, rank):
     dist.destroy_process_group()
 
 def torch_data_parallel(X, y, w, lr, steps, splits, ddp=False, seconds=60):
-    """Squared error by torch.distributed, one process per worker; splits (runs, K) holds the rows of
-    each, ddp says for each run or for all whether the wrapper does the work. Returns the path of
+    """Squared error by torch.distributed, one process per worker; splits (runs, K) holds the rows
+    of each; ddp says (for each run, or all) whether the wrapper does the work. Returns the path of
     each worker, (K, runs, steps + 1, d). No process is left behind."""
     code = "import optimization, sys; optimization.torch_worker(sys.argv[1], int(sys.argv[2]))"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
