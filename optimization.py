@@ -583,7 +583,7 @@ def newton(problem, steps=50, tol=1e-8, search=True):
     """Newton's method; returns the path. search=False is equation (17) as it stands; otherwise |H|
     (no eigenvalue below 1e-8 of the largest) and a line search."""
 
-    def step(w, g):
+    def _step(w, g):
         H = check_array("the Hessian", problem.hessian(w), ndim=2)
         if search:
             curvature, axes = np.linalg.eigh(H)
@@ -594,7 +594,7 @@ def newton(problem, steps=50, tol=1e-8, search=True):
         t, g = line_search(problem, w, p, g, tries=60 if search else 0)
         return t * p, g
 
-    return follow(problem, step, steps, tol)
+    return follow(problem, _step, steps, tol)
 
 def lbfgs_direction(g, pairs):
     """-H⁻¹g (d,) with H⁻¹ of equation (18), by two loops over the pairs (s, y)."""
@@ -615,7 +615,7 @@ def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
     check_number("lr", lr, above=0), check_number("memory", memory, least=1, integer=True)
     pairs = []
 
-    def step(w, g):
+    def _step(w, g):
         p = lbfgs_direction(g, pairs)
         t = lr if pairs else lr * min(1, 1 / np.abs(g).sum())
         t, g_new = line_search(problem, w, p, g, t, tries=60 if search else 0)
@@ -624,7 +624,7 @@ def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
             pairs[:] = [*pairs, (s, y)][-memory:]
         return s, g_new
 
-    return follow(problem, step, steps, tol)
+    return follow(problem, _step, steps, tol)
 
 # %% [markdown]
 """
@@ -644,12 +644,12 @@ def torch_lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
     (p,) = optimizer.param_groups[0]["params"]
     path = [p.numpy().copy()]
 
-    def closure():
+    def _closure():
         p.grad = torch.tensor(problem.gradient(p.numpy()))
         return problem.loss(p.numpy())
 
     for _ in range(steps):
-        optimizer.step(closure)
+        optimizer.step(_closure)
         path.append(p.numpy().copy())
     return np.array(path)
 
@@ -714,10 +714,10 @@ def data_parallel_sgd(gradient, w, lr, steps, sizes, weighted=True):
     shards = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
     shares = sizes / sizes.sum() if weighted else np.full(len(sizes), 1 / len(sizes))
 
-    def mean(w):  # on K machines at once
+    def _mean(w):  # on K machines at once
         return sum(s * check_gradient(gradient(w, rows), w) for s, rows in zip(shares, shards))
 
-    return gradient_descent(mean, w, lr, steps)
+    return gradient_descent(_mean, w, lr, steps)
 
 # %% [markdown]
 """
@@ -847,11 +847,11 @@ def demo_race(plot=False):
         print(f"  {method:28}" + "".join(f"{n if n < 4000 else '-':>8}" for n in steps))
     if plot:
 
-        def draw(*axes):
+        def _draw(*axes):
             for ax, name in zip(axes, courses):
                 draw_paths(ax, courses[name], paths[name])
 
-        save_plot("optimization_race.png", draw, panels=3, size=(15, 5))
+        save_plot("optimization_race.png", _draw, panels=3, size=(15, 5))
     turned = courses["turned"]
     return report([beside_torch("momentum", m, turned, **kw) for m, kw in RACERS.values()])
 
