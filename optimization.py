@@ -188,7 +188,7 @@ def demo_minibatches(plot=False):
     gradient, best = squared_error_gradient(X, y), np.linalg.solve(X.T @ X, X.T @ y)
     print("\n  batch    lr   distance to the minimum after 20 epochs   of the mean of the last 10")
     for size, lr in [(8, 0.1), (8, 0.02), (64, 0.1)]:
-        batches = [rows for _ in range(18) for rows in minibatches(rng, 256, size)]
+        batches = [rows for _ in range(20) for rows in minibatches(rng, 256, size)]
         path = minibatch_sgd(gradient, w, lr, batches)
         mean = path[len(path) // 2 :].mean(axis=0)
         end, middle = np.linalg.norm([path[-1] - best, mean - best], axis=1)
@@ -267,7 +267,7 @@ class Optimizer:
             self._update(w, slope, *self.state[:, part])
 
 class SGD(Optimizer):
-    """Equations (4) and (5); with momentum 0, equation (1)."""
+    """Equations (4) and (5); with momentum 0, equation (1). As in torch, τ spares the first step."""
 
     def __init__(self, params, lr, momentum=0.0, dampening=0.0, nesterov=False, **common):
         self.momentum = check_number("momentum", momentum, least=0, below=1)
@@ -395,7 +395,7 @@ class Adam(Optimizer):
         m += (1 - beta1) * (g - m)  # the same as β₁ m + (1 - β₁) g
         v *= beta2
         v += (1 - beta2) * (g * g)
-        share1, share2 = 1 - beta1**t, 1 - beta2**t  # m̂ = m / share1, v̂ = v / share2
+        share1, share2 = 1 - beta1**t, 1 - beta2**t  # equation (10): m̂ = m / share1
         w -= self.lr / share1 * m / (np.sqrt(v / share2) + self.eps)  # equation (11)
 
 class AdamW(Adam):
@@ -471,14 +471,17 @@ an η that is too large everywhere: each step then has length ηc.
 # %%
 def step_lr(t, lr, every, factor=0.1):
     """Equation (13)."""
+    check_number("t", t, least=0), check_number("every", every, above=0)
     return lr * factor ** (t // every)
 
 def cosine_lr(t, lr, steps, lowest=0.0):
     """Equation (14) (Loshchilov and Hutter 2017); after `steps` it stays at `lowest`."""
+    check_number("t", t, least=0), check_number("steps", steps, above=0)
     return lowest + (lr - lowest) * (1 + np.cos(np.pi * min(t / steps, 1))) / 2
 
 def warmup_lr(t, lr, steps, start=0.1):
     """Equation (15); after `steps` it stays at lr."""
+    check_number("t", t, least=0), check_number("steps", steps, above=0)
     return lr * (start + (1 - start) * min(t / steps, 1))
 
 def clip_by_global_norm(grads, max_norm):

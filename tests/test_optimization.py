@@ -634,6 +634,14 @@ def test_warmup_lr_by_hand():
     agree("default start", op.warmup_lr(0, 2.0, 4), 0.2, *HAND)
 
 
+@pytest.mark.parametrize("schedule", [op.step_lr, op.cosine_lr, op.warmup_lr])
+@pytest.mark.parametrize("t, length", [(-1, 5), (np.nan, 5), ("1", 5), (1, 0), (1, -2), (1, np.nan)])
+def test_schedules_refuse_bad_input(schedule, t, length):
+    """step_lr, cosine_lr and warmup_lr."""
+    with pytest.raises((ValueError, TypeError), match="(t|every|steps) must be"):
+        schedule(t, 1.0, length)
+
+
 @pytest.mark.parametrize("lr", [1.0, 0.03])
 @pytest.mark.parametrize(
     "schedule, theirs, options",
