@@ -828,7 +828,7 @@ RACERS = {  # one setting each for all courses
     "Adam": (Adam, dict(lr=0.3)),
 }
 
-def race(p, most=4000):
+def race(p, most=2000):
     """The path of each method until the loss is 1e-6 of what it was: {method: path}."""
     goal, paths = 1e-6 * p.loss(p.start), {"L-BFGS": lbfgs(p), "Newton": newton(p)}
     for name, (method, options) in RACERS.items():
@@ -847,7 +847,7 @@ def demo_race(plot=False):
     print(f"  {'steps to 1e-6 of the loss':28}" + "".join(f"{name:>8}" for name in courses))
     for method in paths["bent"]:
         steps = [len(paths[name][method]) - 1 for name in courses]
-        print(f"  {method:28}" + "".join(f"{n if n < 4000 else '-':>8}" for n in steps))
+        print(f"  {method:28}" + "".join(f"{n if n < 2000 else '-':>8}" for n in steps))
     if plot:
 
         def _draw(*axes):
