@@ -419,6 +419,9 @@ def test_sgd_dampening_by_hand_spares_the_first_step():
     # m = 2, then 0.5·2 + 0.75·4 = 4
     path = steps_of(op.SGD([10.0], 0.1, momentum=0.5, dampening=0.25), [2.0, 4.0])
     agree("equation (4)", path, [9.8, 9.4], *HAND)
+    # with τ = 1 the first gradient is all there ever is: m = 2, then 0.5·2
+    path = steps_of(op.SGD([10.0], 0.1, momentum=0.5, dampening=1.0), [2.0, 4.0])
+    agree("equation (4) with τ = 1", path, [9.8, 9.7], *HAND)
 
 
 def test_sgd_nesterov_by_hand_from_its_first_step():
