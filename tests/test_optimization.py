@@ -79,6 +79,7 @@ def test_rosenbrock_by_hand():
     agree("loss at the start", p.loss(p.start), 2.2**2 + 100 * 0.44**2, *HAND)
     agree("loss at the minimum", p.loss(np.ones(2)), 0.0, *HAND)
     agree("gradient at the start", p.gradient(p.start), [-215.6, -88.0], *HAND)
+    agree("the start is an array", 2 * p.start, [-2.4, 2.0], *HAND)
 
 
 # --- gradient descent ------------------------------------------------------------------
@@ -117,6 +118,7 @@ def test_gradient_descent_matches_torch(name, seed):
 
 
 BAD_GRADIENTS = {
+    "length": lambda w: np.ones(1),
     "shape": lambda w: w[:, None],
     "NaN": lambda w: w * np.nan,
     "inf": lambda w: np.full_like(w, np.inf),
@@ -162,9 +164,10 @@ def test_minibatches_deal_out_every_row_once_in_random_order():
     assert [len(rows) for rows in op.minibatches(np.random.default_rng(0), 1, 1)] == [1]
     assert [len(rows) for rows in op.minibatches(np.random.default_rng(0), 6, 3)] == [3, 3]
     assert [len(rows) for rows in op.minibatches(np.random.default_rng(0), 3, 8)] == [3]
+    assert [len(rows) for rows in op.minibatches(np.random.default_rng(0), 5, 4)] == [4, 1]
 
 
-@pytest.mark.parametrize("n, size", [(0, 1), (5, 0), (5, -1), (5, 1.5), (True, 1)])
+@pytest.mark.parametrize("n, size", [(0, 1), (5.5, 1), (5, 0), (5, -1), (5, 1.5), (True, 1)])
 def test_minibatches_refuse_bad_sizes(n, size):
     with pytest.raises((ValueError, TypeError), match="(n|size) must be"):
         op.minibatches(np.random.default_rng(0), n, size)
@@ -709,6 +712,16 @@ def test_clip_by_global_norm_matches_torch(max_norm):
         agree("gradient", g, tensor.grad.numpy(), *op.ALLOWED["clipping"])
 
 
+@pytest.mark.parametrize("max_norm", [0.5, 10.0])
+def test_clip_by_global_norm_gives_the_clipped_path_of_torch(max_norm):
+    p = valley(0)
+    clipped = lambda w: op.clip_by_global_norm(p.gradient(w), max_norm)[0]
+    ours = op.descend(op.SGD(p.start, 0.001), clipped, 200)
+    optimizer = op.torch_optimizer("SGD", p.start, lr=0.001)
+    theirs = op.torch_path(optimizer, p.gradient, 200, max_norm=max_norm)
+    agree("path", ours, theirs, *op.ALLOWED["clipping"])
+
+
 @pytest.mark.parametrize(
     "grads, max_norm, words",
     [
@@ -772,6 +785,9 @@ def test_line_search_by_hand():
     # (x - 10)²: too short until the slope -2(10 - t) is below 9·... with c2 = 0.1: |slope| <= 2
     tried, t = trials(lambda x: (x - 10) ** 2, lambda x: 2 * (x - 10), c2=0.1)
     assert tried == [1, 2, 4, 8, 16, 12, 10] and t == 10
+    # with c2 = 0.2 a slope of exactly 0.2 · 20 = 4 is flat enough
+    tried, t = trials(lambda x: (x - 10) ** 2, lambda x: 2 * (x - 10), c2=0.2)
+    assert tried == [1, 2, 4, 8] and t == 8
     # x² - 0.2x: the first steps overshoot, then halves of the way back
     tried, t = trials(lambda x: x**2 - 0.2 * x, lambda x: 2 * x - 0.2)
     assert tried == [1, 0.5, 0.25, 0.125] and t == 0.125
