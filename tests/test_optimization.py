@@ -883,14 +883,22 @@ def test_newton_climbs_to_a_saddle_and_with_search_does_not():
     assert all(b < a for a, b in zip(losses, losses[1:]))
 
 
-def test_newton_with_search_bounds_the_smallest_curvature():
-    """H = diag(1, 0) with g along both axes: the step along the second is 1e8 times g, at most."""
-    p = op.Problem(lambda w: -w[1] * 1e-9, lambda w: np.array([1.0, -1e-9]), lambda w: np.diag([1.0, 0.0]), np.zeros(2))
-    seen = []
-    q = p._replace(loss=lambda w: seen.append(w.copy()) or w[0] - w[1] * 1e-9)
+@pytest.mark.parametrize(
+    "curvature, g, first",
+    [
+        ([2.0, -4.0], [1.0, 1.0], [-0.5, -0.25]),  # |H|, so against g in both
+        ([1.0, 0.0], [1.0, -1e-9], [-1.0, 0.1]),  # 0 counts as 1e-8 of the largest
+        ([-4.0, 1e-9], [1.0, 1e-8], [-0.25, -0.25]),  # the largest may be negative
+    ],
+)
+def test_newton_with_search_tries_the_step_of_the_absolute_hessian_first(curvature, g, first):
+    g, seen = np.array(g), []
+    p = op.Problem(
+        lambda w: seen.append(w.copy()) or g @ w, lambda w: g, lambda w: np.diag(curvature), np.zeros(2)
+    )
     with pytest.warns(DidNotConverge):
-        op.newton(q, steps=1)
-    agree("first trial", seen[1], [-1.0, 0.1], *HAND)
+        op.newton(p, steps=1)
+    agree("first trial", seen[1], first, *HAND)
 
 
 def test_newton_says_that_a_singular_hessian_has_no_step():
