@@ -995,6 +995,7 @@ def test_lbfgs_full_steps_match_torch_until_it_has_converged():
     p = logistic(4, d=8)
     ours = op.lbfgs(p, search=False)
     theirs = op.torch_lbfgs(p, steps=len(ours) + 4, search=False)
+    assert theirs.shape == (len(ours) + 5, 8)
     agree("iterates", ours, theirs[: len(ours)], *op.ALLOWED["L-BFGS"])
     agree("then it stays", theirs[len(ours) :], [ours[-1]] * 5, *op.ALLOWED["L-BFGS"])
 
@@ -1118,8 +1119,11 @@ def test_torch_data_parallel_says_when_a_worker_failed(jobs, monkeypatch):
     assert len(jobs) == 2 and all(job.poll() is not None for job in jobs)
 
 
-def test_data_parallel_sgd_matches_two_processes_of_torch(jobs):
-    """Equal and unequal shards, in both processes; DistributedDataParallel takes the plain mean."""
+def test_data_parallel_sgd_matches_two_processes_of_torch(jobs, tmp_path, monkeypatch):
+    """Equal and unequal shards, in both processes; DistributedDataParallel takes the plain mean.
+
+    From another folder: the processes must find optimization.py where this one found it."""
+    monkeypatch.chdir(tmp_path)
     X, y, w = regression()
     splits, ddp = [(12, 12), (17, 7)] * 2, [False, False, True, True]
     theirs = op.torch_data_parallel(X, y, w, 0.05, 200, splits, ddp)
