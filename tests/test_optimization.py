@@ -1112,8 +1112,14 @@ def test_torch_data_parallel_stops_its_workers_at_the_time_limit(jobs):
     assert len(jobs) == 2 and all(job.poll() is not None for job in jobs)
 
 
-def test_torch_data_parallel_says_when_a_worker_failed(jobs, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "false")
+@pytest.mark.parametrize("codes", [(1, 1), (0, 1), (1, 0)])
+def test_torch_data_parallel_says_when_a_worker_failed(codes, jobs, monkeypatch):
+    popen = subprocess.Popen
+
+    def exits(command, **options):
+        return popen([sys.executable, "-c", f"raise SystemExit({codes[int(command[-1])]})"], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", exits)
     with pytest.raises(RuntimeError, match="a worker failed"):
         op.torch_data_parallel(*regression(), 0.05, 5, [(12, 12)])
     assert len(jobs) == 2 and all(job.poll() is not None for job in jobs)
