@@ -640,6 +640,12 @@ def test_warmup_lr_by_hand():
     agree("default start", op.warmup_lr(0, 2.0, 4), 0.2, *HAND)
 
 
+def test_schedules_of_one_step():
+    """step_lr, cosine_lr and warmup_lr at t = 0 and t = 1."""
+    for schedule, rates in [(op.step_lr, [2, 0.2]), (op.cosine_lr, [2, 0]), (op.warmup_lr, [0.2, 2])]:
+        agree(schedule.__name__, [schedule(t, 2.0, 1) for t in (0, 1)], rates, *HAND)
+
+
 @pytest.mark.parametrize("schedule", [op.step_lr, op.cosine_lr, op.warmup_lr])
 @pytest.mark.parametrize("t, length", [(-1, 5), (np.nan, 5), ("1", 5), (1, 0), (1, -2), (1, np.nan)])
 def test_schedules_refuse_bad_input(schedule, t, length):
@@ -813,6 +819,11 @@ def test_line_search_that_finds_nothing_stays():
     assert trials(lambda x: x, lambda x: 1.0, tries=5)[1] == 0
     tried, t = trials(lambda x: -x, lambda x: -1.0, tries=5)
     assert tried == [1, 2, 4, 8, 16] and t == 16
+
+
+def test_line_search_takes_a_loss_that_is_just_low_enough():
+    tried, t = trials(lambda x: -1e-4 * x, lambda x: -1.0 if x == 0 else 0.0)
+    assert tried == [1] and t == 1
 
 
 def test_line_search_with_no_tries_takes_the_step_as_it_is():
@@ -1007,6 +1018,19 @@ def test_lbfgs_first_step_has_length_lr_at_most():
         with pytest.warns(DidNotConverge):
             path = op.lbfgs(q, lr=0.5, steps=1, search=False)
         agree("first step", path[1], -step * scale * np.array([30.0, -10.0]), *HAND)
+
+
+@pytest.mark.parametrize("method", [op.newton, op.lbfgs])
+def test_newton_and_lbfgs_stop_where_the_gradient_equals_tol(method):
+    p = line(lambda x: 0.25 * x, lambda x: 0.25)._replace(hessian=lambda w: np.eye(1))
+    assert len(method(p, tol=0.25)) == 1
+
+
+def test_lbfgs_with_search_survives_a_slope_that_never_bends():
+    p = line(lambda x: -x, lambda x: -1.0)
+    with pytest.warns(DidNotConverge, match="after 3 steps"):
+        path = op.lbfgs(p, steps=3)
+    assert np.all(np.diff(path[:, 0]) > 1e15)
 
 
 def test_lbfgs_leaves_out_pairs_without_curvature():
