@@ -1183,3 +1183,11 @@ def test_race_ravine_turned_by_45_degrees_slows_only_the_methods_that_scale_coor
     steps = {name: (len(straight[name]), len(turned[name])) for name in straight}
     assert all(steps[name][0] == steps[name][1] for name in ("momentum", "Nesterov", "Newton"))
     assert all(steps[name][1] > 1.2 * steps[name][0] for name in ("AdaGrad", "RMSProp", "Adam"))
+
+
+def test_torch_optimizer_holds_a_float_copy_of_its_parameters():
+    w = np.array([1, 2])
+    (p,) = op.torch_optimizer("SGD", w, lr=0.1).param_groups[0]["params"]
+    p += 0.5
+    agree("parameters", p.numpy(), [1.5, 2.5], *HAND)
+    assert w[0] == 1
