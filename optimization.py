@@ -267,7 +267,7 @@ class Optimizer:
             self._update(w, slope, *self.state[:, part])
 
 class SGD(Optimizer):
-    """Equations (4) and (5); with momentum 0, equation (1). As in torch, τ spares the first step."""
+    """Equations (4) and (5); with momentum 0, equation (1). As in torch τ spares the first step."""
 
     def __init__(self, params, lr, momentum=0.0, dampening=0.0, nesterov=False, **common):
         self.momentum = check_number("momentum", momentum, least=0, below=1)
