@@ -27,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import linear_models as lm
+import optimization as op
 from utils import compare, make_regression
 
 
@@ -182,10 +183,94 @@ def kernel_svm_10(n=1000):
     return kernel_svm(10.0, n)
 
 
+# --- optimization.py
+def optimizer_pair(name, shapes, **options):
+    """One step of one of our optimizers, and of torch's class of that name."""
+    import torch
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    params = [rng.normal(size=shape) for shape in shapes]
+    grads = [rng.normal(size=shape) for shape in shapes]
+    ours = getattr(op, name)(params, **options)
+    tensors = [torch.tensor(p) for p in params]
+    for tensor, g in zip(tensors, grads):
+        tensor.grad = torch.tensor(g)
+    theirs = getattr(torch.optim, name)(tensors, **options)
+
+    def scratch():
+        ours.step(grads)
+        return ours.params[-1]
+
+    def library():
+        theirs.step()
+        return tensors[-1].numpy()
+
+    return Pair(scratch, library, 1e-12)
+
+
+SMALL_TENSORS = [(16, 16), (16,)] * 10
+
+
+def sgd_long(n=1_000_000):
+    """SGD, one tensor of a million"""
+    return optimizer_pair("SGD", [n], lr=1e-6)
+
+
+def momentum_long(n=1_000_000):
+    """momentum, one tensor of a million"""
+    return optimizer_pair("SGD", [n], lr=1e-6, momentum=0.9)
+
+
+def rmsprop_long(n=1_000_000):
+    """RMSProp, one tensor of a million"""
+    return optimizer_pair("RMSprop", [n], lr=1e-6)
+
+
+def adam_long(n=1_000_000):
+    """Adam, one tensor of a million"""
+    return optimizer_pair("Adam", [n], lr=1e-6)
+
+
+def sgd_small():
+    """SGD, 20 small tensors"""
+    return optimizer_pair("SGD", SMALL_TENSORS, lr=1e-6)
+
+
+def momentum_small():
+    """momentum, 20 small tensors"""
+    return optimizer_pair("SGD", SMALL_TENSORS, lr=1e-6, momentum=0.9)
+
+
+def adam_small():
+    """Adam, 20 small tensors"""
+    return optimizer_pair("Adam", SMALL_TENSORS, lr=1e-6)
+
+
+def lbfgs_logistic(n=20_000):
+    """L-BFGS, logistic loss, 20000 x 30"""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 30)) * np.sign(rng.normal(size=(n, 1)) + 0.3)
+    problem = op.Problem(
+        lambda w: np.mean(np.logaddexp(0, -X @ w)) + 0.005 * w @ w,
+        lambda w: 0.01 * w - X.T @ (1 / (1 + np.exp(X @ w))) / n,
+        None,
+        np.full(30, 0.5),
+    )
+    steps = len(op.lbfgs(problem)) - 1
+    return Pair(
+        lambda: op.lbfgs(problem)[-1],
+        lambda: op.torch_lbfgs(problem, steps=steps)[-1],
+        1e-6,
+    )
+
+
 ROWS = {}  # chapter: its rows, in reading order
 ROWS["linear_models"] = [
     least_squares, ridge, lasso_01, lasso_001, logistic, softmax, linear_svm, kernel_svm_1, kernel_svm_10,
 ]  # fmt: skip
+ROWS["optimization"] = [sgd_long, momentum_long, rmsprop_long, adam_long]
+ROWS["optimization"] += [sgd_small, momentum_small, adam_small, lbfgs_logistic]
 
 if __name__ == "__main__":
     main()
