@@ -3,10 +3,9 @@
 # Sequence models
 
 What comes next? The next letter depends on the letters before it, tomorrow's load on today's. A
-model of sequences carries what it has read forward in one of two ways. A recurrent network
-squeezes the past into a state of fixed size, step by step. Attention keeps every step and looks
-back at the ones that matter. This chapter builds both, with gradients by hand, then a tiny GPT,
-its tokens, and forecasts of a series, measured against doing nothing clever at all.
+recurrent network squeezes the past into a state of fixed size, step by step. Attention keeps all
+steps and looks back at those that matter. This chapter builds both with gradients by hand, then
+a tiny GPT, its tokens, and forecasts of a series, measured against doing nothing clever at all.
 
 Read from top to bottom, run `python sequence_models.py`, check with `pytest`.
 Nothing but numpy is needed until a part called "The library version".
@@ -17,12 +16,12 @@ Nothing but numpy is needed until a part called "The library version".
     h, c      states h₁..h_T and cells c₁..c_T; h₀ and c₀ are given         (T, B, H)
     Wx, bx    input weights, k gates side by side: `weights.Wx`             (D, kH), (kH,)
     Wh, bh    recurrent weights: `weights.Wh`                               (H, kH), (kH,)
-    dz        the gradient ∂L/∂z of the loss L, for any z                   shape of z
     Q, K, V   queries, keys and values of attention: `q`, `k`, `v`          (.., T, d)
-    P         attention weights, each row sums to 1: `p`                    (.., T, T)
+    dz        the gradient ∂L/∂z of the loss L, for any z                   shape of z
     ⊙, σ      product element by element; sigmoid 1/(1 + exp(-a))
 
-Examples are rows: a layer is x W + b, and its gradient comes back through Wᵀ.
+Every layer returns its result and `back`, a function that takes the gradient of the result to the
+gradients of all that went in. Examples are rows: a layer is x W + b, and the way back is dz Wᵀ.
 """
 
 # %%
@@ -38,9 +37,7 @@ from utils import progress, read_csv, report, run_chapter, save_plot
 SUMS = "the same sums in another order, in float64"
 STEPS = "rounding grows over AdamW steps, which divide by small numbers"
 ALLOWED = {
-    "RNN": (1e-10, SUMS),
-    "LSTM": (1e-10, SUMS),
-    "GRU": (1e-10, SUMS),
+    "recurrent": (1e-10, SUMS),
     "attention": (1e-10, SUMS),
     "GPT": (1e-8, STEPS),
     "cache": (1e-12, "the same numbers, kept in place of computed again"),
@@ -62,16 +59,17 @@ def check_shape(name, value, *shape):
 
 
 def affine(x, W, b):
-    """x W + b on the last axis of x: one matrix product for all steps and sequences."""
-    z = x.reshape(-1, len(W)) @ W
+    """z = x W + b on the last axis of x, for all steps at once; back(dz) -> dx, dW, db."""
+    flat = x.reshape(-1, len(W))
+    z = flat @ W
     z += b
-    return z.reshape(*x.shape[:-1], -1)
 
+    def back(dz):
+        """dx = dz Wᵀ, dW = Σ xᵀ dz, db = Σ dz, where Σ runs over all rows."""
+        rows = dz.reshape(z.shape)
+        return (rows @ W.T).reshape(x.shape), flat.T @ rows, rows.sum(axis=0)
 
-def affine_backward(x, W, dz):
-    """Gradients of z = x W + b: dx = dz Wᵀ, dW = Σ xᵀ dz and db = Σ dz over all rows."""
-    rows = dz.reshape(-1, W.shape[1])
-    return (rows @ W.T).reshape(x.shape), x.reshape(-1, len(W)).T @ rows, rows.sum(axis=0)
+    return z.reshape(*x.shape[:-1], -1), back
 
 
 # %% [markdown]
@@ -91,15 +89,11 @@ acts on everything later, by way of hₜ₊₁:
     dWh = Σ hₜ₋₁ᵀ aₜ,  dWx = Σ xₜᵀ aₜ,  dbx = dbh = Σ aₜ,   where aₜ = gₜ ⊙ (1 - hₜ²)       (3)
 
 **When it fails.** Going back k steps multiplies by k slopes of tanh, at most 1 each, and k times
-by Whᵀ. With ρ (rho) the spectral radius of Wh, its largest absolute eigenvalue, slopes near 1
-and k large,
-
-    ‖gₜ₋ₖ‖ ≈ constant · ρᵏ ‖gₜ‖                                                             (4)
-
-Below 1 the gradient vanishes: step t learns nothing from step t - k. Above 1 it explodes until
-tanh saturates. Clipping the norm cures an explosion; nothing cures the other. And mistakes hide:
-without the second term of (2), or with its slope at hₜ in place of hₜ₊₁, a network still learns
-a little. Only a comparison shows that it is wrong.
+by Whᵀ. Let ρ (rho) be the spectral radius of Wh, its largest absolute eigenvalue. While slopes
+are near 1, ‖gₜ₋ₖ‖ changes like ρᵏ. (4) Below 1 the gradient vanishes: step t learns nothing from
+step t - k. Above 1 it explodes until tanh saturates; clipping its norm cures that, but nothing
+cures the other. And mistakes hide: without the second term of (2), or with the slope at hₜ in
+place of hₜ₊₁, a network still learns a little. Only a comparison shows that it is wrong.
 """
 
 # %%
@@ -119,40 +113,34 @@ def check_recurrent(weights, x, *states):
     return x, *(check_shape(name, state, *shape) for name, state in zip(("h0", "c0"), states))
 
 
-def shifted(start, h):
-    """h₀..h_T₋₁ from h₀ and h₁..h_T: what each step found when it began."""
-    return np.concatenate([start[None], h[:-1]])
+def recurrent_gradients(to_x, h0, h, dax, dah):
+    """Equation (3): dax and dah (T, B, ..) belong to x Wx + bx, which has to_x, and h Wh + bh."""
+    dx, dWx, dbx = to_x(dax.reshape(*h.shape[:2], -1))
+    before, rows = np.concatenate([h0[None], h[:-1]]), dah.reshape(h.shape[0] * h.shape[1], -1)
+    return dx, Recurrent(dWx, before.reshape(len(rows), -1).T @ rows, dbx, rows.sum(axis=0))
 
 
-def recurrent_gradients(weights, x, before, dax, dah):
-    """Equation (3): dax and dah (T, B, kH) belong to x Wx + bx and to h Wh + bh."""
-    dx, dWx, dbx = affine_backward(x, weights.Wx, dax)
-    _, dWh, dbh = affine_backward(before, weights.Wh, dah)
-    return dx, Recurrent(dWx, dWh, dbx, dbh)
-
-
-def rnn_forward(weights, x, h0):
-    """Equation (1): the states h (T, B, H), of which h[-1] is the final one, and a cache for
-    backward. Elman (1990)."""
+def rnn(weights, x, h0):
+    """Equation (1), Elman (1990): x (T, B, D) -> h (T, B, H), of which h[-1] is the final state;
+    back(dh) -> dx, dh0 and the weights' gradients."""
     x, h0 = check_recurrent(weights, x, h0)
-    h, before = affine(x, weights.Wx, weights.bx + weights.bh), h0  # all inputs in one product
+    h, to_x = affine(x, weights.Wx, weights.bx + weights.bh)  # all inputs in one product
+    before = h0
     for a in h:  # a is a view into h
         a += before @ weights.Wh
         before = np.tanh(a, out=a)
-    return h, (x, h0, h)
 
+    def back(dh):
+        """Equations (2), (3): dh (T, B, H) holds the dₜ. Werbos (1990)."""
+        a, onward, slope = np.array(check_shape("dh", dh, *h.shape)), 0, 1 - h * h
+        for t in range(len(h) - 1, -1, -1):
+            a[t] += onward  # dₜ becomes gₜ, and gₜ becomes aₜ
+            a[t] *= slope[t]
+            onward = a[t] @ weights.Wh.T
+        dx, gradients = recurrent_gradients(to_x, h0, h, a, a)
+        return dx, onward, gradients
 
-def rnn_backward(weights, cache, dh):
-    """Equations (2), (3): dx (T, B, D), dh0 (B, H) and the gradients of the weights, given
-    dh (T, B, H), which holds the dₜ. Werbos (1990)."""
-    x, h0, h = cache
-    a, back, slope = np.array(check_shape("dh", dh, *h.shape)), 0, 1 - h * h
-    for t in range(len(h) - 1, -1, -1):
-        a[t] += back  # equation (2): a[t] is dₜ, now gₜ, and then aₜ
-        a[t] *= slope[t]
-        back = a[t] @ weights.Wh.T
-    dx, gradients = recurrent_gradients(weights, x, shifted(h0, h), a, a)
-    return dx, back, gradients
+    return h, back
 
 
 # %% [markdown]
@@ -168,14 +156,13 @@ the LSTM (long short-term memory) has two states, h and c:
     dcₜ = dhₜ ⊙ oₜ ⊙ (1 - tanh²cₜ) + fₜ₊₁ ⊙ dcₜ₊₁                                           (7)
 
 By (7) the cell is a road back on which only f stands, and no matrix. The GRU (gated recurrent
-unit) has one state: reset r, update z, and n, the new value. U and bu are the parts of Wh and bh
-that belong to n:
+unit) has one state: reset r, update z, new value n; U, u are the parts of Wh, bh that feed n:
 
-    rₜ, zₜ = σ(a_r), σ(a_z),   nₜ = tanh(xₜ Wₙ + bₙ + rₜ ⊙ (hₜ₋₁ U + bu))                   (8)
+    rₜ, zₜ = σ(a_r), σ(a_z),   nₜ = tanh(xₜ Wₙ + bₙ + rₜ ⊙ (hₜ₋₁ U + u))                    (8)
     hₜ = (1 - zₜ) ⊙ nₜ + zₜ ⊙ hₜ₋₁                                                          (9)
 
-**Traps.** The slope of s = σ(a) is s(1 - s): of s itself, not of σ(s). And r ⊙ (hU + bu), as
-here and in torch, is another model than (r ⊙ h)U + bu.
+**Traps.** The slope of s = σ(a) is s(1 - s): of s itself, not of σ(s). And r ⊙ (hU + u), as here
+and in torch, is another model than (r ⊙ h)U + u.
 
 **When it fails.** Gates alone do not remember: f = 0.5 leaves 0.000001 after 20 steps. They must
 start open: set the bias of f (in a GRU, of z) to 1 or more.
@@ -191,49 +178,49 @@ def squash(a, scale):
     a += 1 - scale
 
 
-def lstm_forward(weights, x, h0, c0):
-    """Equations (5), (6): h and c (T, B, H), and a cache. Hochreiter and Schmidhuber (1997),
-    with the forget gate of Gers et al. (2000)."""
+def lstm(weights, x, h0, c0):
+    """Equations (5), (6): x (T, B, D) -> h and c (T, B, H); back(dh, dc of the final c) -> dx,
+    dh0, dc0 and the weights' gradients. Hochreiter and Schmidhuber (1997), Gers et al. (2000)."""
     x, h0, c0 = check_recurrent(weights, x, h0, c0)
-    H, gates = len(weights.Wh), affine(x, weights.Wx, weights.bx + weights.bh)
-    h, c, h_before, c_before = *np.empty((2, *x.shape[:2], H)), h0, c0
-    scale = np.repeat([0.5, 0.5, 1, 0.5], H)  # n alone is a tanh
+    gates, to_x = affine(x, weights.Wx, weights.bx + weights.bh)
+    H, (h, c) = len(weights.Wh), np.empty((2, *x.shape[:2], len(weights.Wh)))
+    h_before, c_before, scale = h0, c0, np.repeat([0.5, 0.5, 1, 0.5], H)  # n alone is a tanh
     for t, a in enumerate(gates):
         a += h_before @ weights.Wh
         squash(a, scale)
         i, f, n, o = a[:, :H], a[:, H : 2 * H], a[:, 2 * H : 3 * H], a[:, 3 * H :]
         c_before = c[t] = f * c_before + i * n
         h_before = h[t] = o * np.tanh(c_before)
-    return h, c, (x, h0, c0, h, c, gates.reshape(*h.shape[:2], 4, H))
+
+    def back(dh, dc=None):
+        """Equation (7), and the chain rule through (6) and (5)."""
+        dh, tanh_c = check_shape("dh", dh, *h.shape), np.tanh(c)
+        dc = np.zeros_like(c0) if dc is None else check_shape("dc", dc, *c0.shape)
+        y = gates.reshape(*h.shape[:2], 4, H)
+        i, f, n, o = np.moveaxis(y, 2, 0)  # (T, B, H) each
+        da = y * (1 - y)  # slopes, then times what each gate multiplies in (6)
+        da[:, :, 2] = 1 - n * n
+        da *= np.stack([n, np.concatenate([c0[None], c[:-1]]), i, tanh_c], axis=2)
+        to_c, onward = o * (1 - tanh_c * tanh_c), 0
+        for t in range(len(h) - 1, -1, -1):
+            dh_t = dh[t] + onward
+            dc = dc + dh_t * to_c[t]  # equation (7)
+            da[t, :, :3] *= dc[:, None]
+            da[t, :, 3] *= dh_t
+            dc, onward = dc * f[t], da[t].reshape(len(h0), -1) @ weights.Wh.T
+        dx, gradients = recurrent_gradients(to_x, h0, h, da, da)
+        return dx, onward, dc, gradients
+
+    return h, c, back
 
 
-def lstm_backward(weights, cache, dh, dc):
-    """Equation (7) and the chain rule through (5): dx, dh0, dc0 and the weights' gradients.
-
-    dh (T, B, H) belongs to all outputs h, dc (B, H) to the final cell."""
-    x, h0, c0, h, c, gates = cache
-    dh, dc, tanh_c = check_shape("dh", dh, *h.shape), check_shape("dc", dc, *c0.shape), np.tanh(c)
-    i, f, n, o = np.moveaxis(gates, 2, 0)  # (T, B, H) each
-    da = gates * (1 - gates)  # slopes, then times what each gate multiplies in (6)
-    da[:, :, 2] = 1 - n * n
-    da *= np.stack([n, shifted(c0, c), i, tanh_c], axis=2)
-    to_cell, back = o * (1 - tanh_c * tanh_c), 0
-    for t in range(len(h) - 1, -1, -1):
-        dh_t = dh[t] + back
-        dc = dc + dh_t * to_cell[t]  # equation (7)
-        da[t, :, :3] *= dc[:, None]
-        da[t, :, 3] *= dh_t
-        dc, back = dc * f[t], da[t].reshape(len(h0), -1) @ weights.Wh.T
-    da = da.reshape(*h.shape[:2], -1)
-    dx, gradients = recurrent_gradients(weights, x, shifted(h0, h), da, da)
-    return dx, back, dc, gradients
-
-
-def gru_forward(weights, x, h0):
-    """Equations (8), (9): h (T, B, H), and a cache. Cho et al. (2014); r as in cuDNN."""
+def gru(weights, x, h0):
+    """Equations (8), (9): x (T, B, D) -> h (T, B, H); back(dh) -> dx, dh0 and the weights'
+    gradients. Cho et al. (2014), with r after the product as in cuDNN."""
     x, h0 = check_recurrent(weights, x, h0)
-    H, gates = len(weights.Wh), affine(x, weights.Wx, weights.bx)
-    h, inner, before = *np.empty((2, *x.shape[:2], H)), h0
+    gates, to_x = affine(x, weights.Wx, weights.bx)
+    H, (h, inner) = len(weights.Wh), np.empty((2, *x.shape[:2], len(weights.Wh)))
+    before = h0
     for t, a in enumerate(gates):
         u = before @ weights.Wh + weights.bh
         a[:, : 2 * H] += u[:, : 2 * H]
@@ -242,25 +229,23 @@ def gru_forward(weights, x, h0):
         n += r * inner[t]
         np.tanh(n, out=n)
         before = h[t] = n + z * (before - n)
-    return h, (x, h0, h, gates.reshape(*h.shape[:2], 3, H), inner)
 
+    def back(dh):
+        """The chain rule through (9) and (8)."""
+        g, onward = np.array(check_shape("dh", dh, *h.shape)), 0
+        r, z, n = np.moveaxis(gates.reshape(*h.shape[:2], 3, H), 2, 0)
+        to_n = (1 - z) * (1 - n * n)  # the slope of h by a_n, then by a_z, then by all three
+        to_z = (np.concatenate([h0[None], h[:-1]]) - n) * z * (1 - z)
+        dax = np.stack([to_n * inner * r * (1 - r), to_z, to_n], axis=2)
+        dah = np.stack([dax[:, :, 0], to_z, to_n * r], axis=2)  # n lies behind the reset gate
+        for t in range(len(h) - 1, -1, -1):
+            g[t] += onward  # all of dL/dh at step t
+            dah[t] *= g[t][:, None]
+            onward = g[t] * z[t] + dah[t].reshape(len(h0), -1) @ weights.Wh.T
+        dx, gradients = recurrent_gradients(to_x, h0, h, dax * g[:, :, None], dah)
+        return dx, onward, gradients
 
-def gru_backward(weights, cache, dh):
-    """The chain rule through (9) and (8): dx, dh0 and the gradients of the weights."""
-    x, h0, h, gates, inner = cache
-    g, (r, z, n) = np.array(check_shape("dh", dh, *h.shape)), np.moveaxis(gates, 2, 0)
-    to_n = (1 - z) * (1 - n * n)  # the slope of h by a_n, then by a_z, then by all three
-    to_z = (shifted(h0, h) - n) * z * (1 - z)
-    dax = np.stack([to_n * inner * r * (1 - r), to_z, to_n], axis=2)
-    dah, back = np.stack([dax[:, :, 0], to_z, to_n * r], axis=2), 0  # n: behind the reset gate
-    for t in range(len(h) - 1, -1, -1):
-        g[t] += back  # all of dL/dh at step t
-        dah[t] *= g[t][:, None]
-        back = g[t] * z[t] + dah[t].reshape(len(h0), -1) @ weights.Wh.T
-    dax *= g[:, :, None]
-    dax, dah = dax.reshape(*h.shape[:2], -1), dah.reshape(*h.shape[:2], -1)
-    dx, gradients = recurrent_gradients(weights, x, shifted(h0, h), dax, dah)
-    return dx, back, gradients
+    return h, back
 
 
 # %% [markdown]
@@ -268,8 +253,8 @@ def gru_backward(weights, cache, dh):
 ### The library version
 
 torch keeps the transposed matrices, as `weight_ih` (kH, D) and `weight_hh` (kH, H), our biases as
-`bias_ih` and `bias_hh`, and gates in our order: i, f, g, o (its g is our n) and r, z, n. All of
-our mirrors compute in float64.
+`bias_ih` and `bias_hh`, and gates in our order: i, f, g, o (its g is our n) and r, z, n. States
+start at 0 unless given. All of our mirrors compute in float64.
 
 Try: make the sequences 200 steps long. Which of the rows still pass a gradient on?
 """
@@ -294,15 +279,15 @@ def torch_recurrent(kind, weights):
     return torch_copy(getattr(torch.nn, kind)(len(weights.Wx), len(weights.Wh)), weights)
 
 
-def torch_gradients(module, run, inputs, upstream):
+def torch_gradients(run, inputs, upstream, module=None):
     """The outputs of run(*inputs), then the gradients of L = Σ upstream ⊙ outputs at every
-    input, and at every parameter of the module, transposed to our shapes."""
+    input and at every parameter of the module, transposed to our shapes."""
     import torch
 
     inputs = [torch.tensor(np.asarray(a, float), requires_grad=True) for a in inputs]
-    outputs = run(*inputs)
+    outputs, parameters = run(*inputs), module.parameters() if module else []
     sum((o * torch.tensor(d)).sum() for o, d in zip(outputs, upstream)).backward()
-    ours = *outputs, *(a.grad for a in inputs), *(p.grad.t() for p in module.parameters())
+    ours = *outputs, *(a.grad for a in inputs), *(p.grad.t() for p in parameters)
     return [a.detach().numpy() for a in ours]
 
 
@@ -312,63 +297,41 @@ def compare_all(row, title, names, ours, theirs):
     return [compare(f"{title} {name}", a, b, *ALLOWED[row]) for name, a, b in together]
 
 
-CELLS = {"RNN": (rnn_forward, rnn_backward), "GRU": (gru_forward, gru_backward)}
-CELLS["LSTM"] = lstm_forward, lstm_backward
-
-
-def compare_recurrent(kind, weights, x, start, upstream):
-    """Outputs, final states and all gradients beside torch's. start is [h0], or [h0, c0] for
-    an LSTM; upstream is [dh], or [dh, dc]."""
-    forward, backward = CELLS[kind]
-    h, *c, cache = forward(weights, x, *start)
-    dx, *dstart, gradients = backward(weights, cache, *upstream)
-    module = torch_recurrent(kind, weights)
-
-    def _run(x, *start):
-        start = [state[None] for state in start]
-        h, last = module(x, start if kind == "LSTM" else start[0])
-        return h, *(last[::-1] if kind == "LSTM" else [last])  # h, c_T, h_T
-
-    theirs = torch_gradients(module, _run, [x, *start], upstream)
-    names = "h c_T h_T dx dh0 dc0 dWx dWh dbx dbh" if c else "h h_T dx dh0 dWx dWh dbx dbh"
-    ours = h, *(cell[-1:] for cell in c), h[-1:], dx, *dstart, *gradients
-    return compare_all(kind, kind, names, ours, theirs)
-
-
 def demo_recurrent(plot=False):
-    """Measure equation (4) and what gates change: the gradient on its way back to step 1."""
+    """How fast the gradient shrinks or grows on its way back: equation (4), and gates."""
     print("\n== How far back does the gradient reach? ==\n")
     rng, zero, dh, models = np.random.default_rng(0), np.zeros((4, 32)), np.zeros((60, 4, 32)), {}
     x, dh[-1] = rng.normal(size=(60, 4, 3)), rng.normal(size=(4, 32))  # L: the final state alone
-    rnn, lstm, gru = (init_recurrent(rng, 3, 32, gates) for gates in (1, 4, 3))
-    rnn.bx[:], rnn.bh[:] = 0, 0
+    start = {kind: init_recurrent(rng, 3, 32, k) for kind, k in [("RNN", 1), ("LSTM", 4), ("GRU", 3)]}
     for radius in [0.5, 0.9, 1.0, 1.1, 1.5]:
-        Wh = rnn.Wh * radius / np.abs(np.linalg.eigvals(rnn.Wh)).max()
-        models[f"RNN, spectral radius {radius}"] = "RNN", rnn._replace(Wh=Wh)
-    for kind, weights, gate in [("LSTM", lstm, "f"), ("GRU", gru, "z")]:
-        for bias in [0, 2, 4]:
-            bx = weights.bx.copy()
-            bx[32:64] = bias  # the second gate: f in the LSTM, z in the GRU
-            models[f"{kind}, bias of {gate} = {bias}"] = kind, weights._replace(bx=bx)
-    print("                             |dL/dx|, 60, 40, 20 steps     factor per step, if inputs")
-    print("                             back, as share of the last    are all 0     are normal")
-    norms, comparisons = {}, []
-    for name, (kind, weights) in models.items():
-        (forward, backward), factors, start = CELLS[kind], [], [zero] * (1 + (kind == "LSTM"))
-        upstream = [dh, zero][: len(start)]
-        for inputs in [0 * x, x]:  # all 0 keeps the RNN at h = 0, where the slope of tanh is 1
-            dx = backward(weights, forward(weights, inputs, *start)[-1], *upstream)[0]
-            norm = np.linalg.norm(dx, axis=(1, 2))
+        Wh = start["RNN"].Wh * radius / np.abs(np.linalg.eigvals(start["RNN"].Wh)).max()
+        models[f"RNN, radius {radius}"] = rnn, Recurrent(start["RNN"].Wx, Wh, zero[0], zero[0])
+    for kind, layer in [("LSTM", lstm), ("GRU", gru)]:
+        for bias in [0, 2, 4]:  # of the second gate: f in the LSTM, z in the GRU
+            bx = np.where(np.arange(len(start[kind].bx)) // 32 == 1, bias, start[kind].bx)
+            models[f"{kind}, gate bias {bias}"] = layer, start[kind]._replace(bx=bx)
+    print("                        share of |dL/dx| that is left     factor per step, inputs")
+    print("                        after 59, 39, 19 steps back       all 0     normal")
+    shares, comparisons = {}, []
+    for name, (layer, weights) in models.items():
+        states, factors = [zero] * (1 + (layer is lstm)), []
+        for inputs in [0 * x, x]:  # all 0 leaves the RNN at h = 0, where the slope of tanh is 1
+            norm = np.linalg.norm(layer(weights, inputs, *states)[-1](dh)[0], axis=(1, 2))
             factors.append((norm[10] / norm[40]) ** (1 / 30))
-        norms[name] = norm / norm[-1]
-        far = "  ".join(f"{share:7.0e}" for share in norms[name][[0, 20, 40]])
-        print(f"  {name:25}  {far}    {factors[0]:10.2f} {factors[1]:13.2f}")
-        start, upstream = rng.normal(size=np.shape(start)), [rng.normal(size=dh.shape), zero + 1]
-        comparisons += compare_recurrent(kind, weights, x, start, upstream[: len(start)])
+        shares[name] = norm / norm[-1]
+        left = "  ".join(f"{share:7.0e}" for share in shares[name][[0, 20, 40]])
+        print(f"  {name:20}  {left}      {factors[0]:8.2f} {factors[1]:10.2f}")
+    for layer, weights in [models[name] for name in ("RNN, radius 1.1", "LSTM, gate bias 2", "GRU, gate bias 2")]:
+        kind, dh = layer.__name__.upper(), rng.normal(size=dh.shape)
+        module = torch_recurrent(kind, weights)
+        theirs = torch_gradients(lambda x: module(x)[:1], [x], [dh], module)
+        h, *_, back = layer(weights, x, *[zero] * (1 + (kind == "LSTM")))
+        dx, *_, gradients = back(dh)
+        comparisons += compare_all("recurrent", kind, "h dx dWx dWh dbx dbh", [h, dx, *gradients], theirs)
 
     def _draw(ax):
-        for name, norm in norms.items():
-            ax.semilogy(np.arange(60, 0, -1), norm, label=name, ls="--" if "RNN" in name else "-")
+        for name, share in shares.items():
+            ax.semilogy(np.arange(59, -1, -1), share, "--" if "RNN" in name else "-", label=name)
         ax.set(xlabel="steps before the end", ylabel="|dL/dx|, as a share of the last step's")
         ax.legend(fontsize="small")
 
@@ -383,8 +346,8 @@ def demo_recurrent(plot=False):
 
 **Question.** Why carry everything through one state? Let every step look back itself.
 
-**Idea.** Each step asks with a query, offers a key and holds a value, all of them rows. The
-better a query fits a key, the more of that step's value it reads. For d columns,
+**Idea.** Each step asks with a query, offers a key and holds a value, all of them rows. The better
+a query fits a key, the more of that step's value it reads. With d columns in Q and K,
 
     S = Q Kᵀ/√d,   P = softmax of each row of S,   O = P V                                 (10)
 
@@ -400,8 +363,8 @@ The row sum is there because a row of P sums to 1: what one key gains, the other
 heads of E/heads, lets each attend alone, and mixes: [O₁ .. O_heads] W_out + b_out.
 
 **When it fails.** P costs T² numbers. Without positions, order means nothing. A mask that is off
-by one shows each step its own answer, and the loss looks wonderful. A row with all masked has
-no softmax: here, as in `scaled_dot_product_attention`, it reads 0.
+by one shows each step its own answer, and the loss looks wonderful. A row with all masked has no
+softmax: here, as in torch's `scaled_dot_product_attention`, it reads 0.
 """
 
 
@@ -420,29 +383,29 @@ def softmax(s):
 
 
 def attention(q, k, v, mask=None):
-    """Equation (10): q (.., T, d), k (.., S, d), v (.., S, e) -> O (.., T, e), P (.., T, S).
-
-    mask (T, S) is True where a query may look. Vaswani et al. (2017)."""
-    q, k, v = (check_array(n, a, max(np.ndim(a), 2)) for n, a in zip("qkv", (q, k, v)))
+    """Equation (10), Vaswani et al. (2017): q (.., T, d), k (.., S, d), v (.., S, e) and mask
+    (T, S), True where a query may look -> O (.., T, e), P (.., T, S); back(dO) -> dQ, dK, dV."""
+    q, k, v = (check_array(name, a, max(np.ndim(a), 2)) for name, a in zip("qkv", (q, k, v)))
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         raise ValueError(f"q, k, v must be (T, d), (S, d), (S, e), not {q.shape, k.shape, v.shape}")
-    s = q @ k.swapaxes(-1, -2)
-    s /= np.sqrt(q.shape[-1])
+    s, root = q @ k.swapaxes(-1, -2), np.sqrt(q.shape[-1])
+    s /= root
     if mask is not None:
         if np.shape(mask) != s.shape[-2:] or np.asarray(mask).dtype != bool:
-            raise ValueError(f"mask must hold booleans in shape {s.shape[-2:]}, (T, S)")
+            raise ValueError(f"mask must hold True and False in shape {s.shape[-2:]}, (T, S)")
         np.copyto(s, -np.inf, where=np.logical_not(mask))
     p = softmax(s)
-    return p @ v, p
+    o = p @ v
 
+    def back(do):
+        """Equation (11). What is masked has p = 0 and so no gradient."""
+        ds = do @ v.swapaxes(-1, -2)
+        ds -= (do * o).sum(axis=-1, keepdims=True)
+        ds *= p
+        ds /= root
+        return ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ do
 
-def attention_backward(q, k, v, o, p, do):
-    """Equation (11): dq, dk, dv. What is masked has p = 0 and so no gradient."""
-    ds = do @ v.swapaxes(-1, -2)
-    ds -= (do * o).sum(axis=-1, keepdims=True)
-    ds *= p
-    ds /= np.sqrt(q.shape[-1])
-    return ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ do
+    return o, p, back
 
 
 Heads = namedtuple("Heads", "W_in b_in W_out b_out")  # (E, 3E), (3E,), (E, E), (E,)
@@ -459,28 +422,26 @@ def merge_heads(z):
 
 
 def multi_head(weights, x, heads, mask=None, past=None):
-    """x (B, T, E) -> y (B, T, E), and what backward needs; its entries 1 and 2 are K and V.
-
-    past: K and V of earlier steps, which come before those of x."""
+    """x (B, T, E) -> y (B, T, E), and (K, V) of all steps; back(dy) -> dx and the gradients as
+    Heads. past: (K, V) of earlier steps, which come before those of x."""
     x = check_shape("x", x, None, None, len(weights.W_out))
     if x.shape[2] % check_number("heads", heads, least=1, integer=True):
         raise ValueError(f"heads must divide the width {x.shape[2]}, not be {heads}")
-    q, k, v = split_heads(affine(x, weights.W_in, weights.b_in), 3, heads)
+    qkv, to_x = affine(x, weights.W_in, weights.b_in)
+    q, k, v = split_heads(qkv, 3, heads)
     if past is not None:
         k, v = (np.concatenate(pair, axis=2) for pair in zip(past, (k, v)))
-    o, p = attention(q, k, v, mask)
-    joined = merge_heads(o[None])
-    return affine(joined, weights.W_out, weights.b_out), (q, k, v, o, p, joined)
+    o, _, to_qkv = attention(q, k, v, mask)
+    y, to_o = affine(merge_heads(o[None]), weights.W_out, weights.b_out)
 
+    def back(dy):
+        """Through W_out, the heads, and W_in."""
+        do, dW_out, db_out = to_o(dy)
+        dqkv = to_qkv(split_heads(do, 1, heads)[0])
+        dx, dW_in, db_in = to_x(merge_heads(np.stack(dqkv)))
+        return dx, Heads(dW_in, db_in, dW_out, db_out)
 
-def multi_head_backward(weights, x, cache, dy):
-    """dx and the gradients of the weights, as Heads."""
-    q, k, v, o, p, joined = cache
-    djoined, dW_out, db_out = affine_backward(joined, weights.W_out, dy)
-    do = split_heads(djoined, 1, q.shape[1])[0]
-    dz = merge_heads(np.stack(attention_backward(q, k, v, o, p, do)))
-    dx, dW_in, db_in = affine_backward(x, weights.W_in, dz)
-    return dx, Heads(dW_in, db_in, dW_out, db_out)
+    return y, (k, v), back
 
 
 # %% [markdown]
@@ -496,12 +457,11 @@ Try: make the query 6 * onehot sharper (20), then 0. What does 0 compute?
 
 # %%
 def torch_attention(q, k, v, mask, do):
-    """O, dq, dk and dv of torch's scaled_dot_product_attention, for L = Σ do ⊙ O."""
+    """O of torch's scaled_dot_product_attention, and dQ, dK, dV of L = Σ do ⊙ O."""
     import torch
 
-    mask = None if mask is None else torch.tensor(mask)
-    run = torch.nn.functional.scaled_dot_product_attention
-    return torch_gradients(torch.nn.Identity(), lambda *qkv: [run(*qkv, mask)], [q, k, v], [do])
+    run, mask = torch.nn.functional.scaled_dot_product_attention, None if mask is None else torch.tensor(mask)
+    return torch_gradients(lambda *qkv: [run(*qkv, mask)], [q, k, v], [do])
 
 
 def torch_multi_head(weights, heads):
@@ -512,38 +472,29 @@ def torch_multi_head(weights, heads):
     return torch_copy(torch.nn.MultiheadAttention(width, heads, batch_first=True), weights)
 
 
-def compare_multi_head(weights, x, heads, mask, dy):
-    """Output and gradients of multi-head attention beside torch's."""
-    import torch
-
-    y, cache = multi_head(weights, x, heads, mask)
-    dx, gradients = multi_head_backward(weights, x, cache, dy)
-    module, hidden = torch_multi_head(weights, heads), None if mask is None else torch.tensor(~mask)
-    options = {"attn_mask": hidden, "need_weights": False}
-    theirs = torch_gradients(module, lambda x: module(x, x, x, **options)[:1], [x], [dy])
-    names, ours = "y dx dW_in db_in dW_out db_out", [y, dx, *gradients]
-    return compare_all("attention", f"{heads} heads:", names, ours, theirs)
-
-
 def demo_attention(plot=False):
     """Every letter looks for letters like itself: the weights P as a table."""
+    import torch
+
     print("\n== Which letters does each letter look at? ==\n")
-    text, rng = "abcabdab", np.random.default_rng(0)
+    text, rng, causal = "abcabdab", np.random.default_rng(0), causal_mask(8)
     onehot = np.eye(4)[["abcd".index(letter) for letter in text]]  # equal letters, equal keys
-    p = attention(6 * onehot, onehot, onehot, causal_mask(8))[1]
+    p = attention(6 * onehot, onehot, onehot, causal)[1]
     print("       " + "    ".join(text) + "   <- key")
     for letter, row in zip(text, p):
         print(f"  {letter} " + " ".join(f"{share:4.0%}" if share else "   ." for share in row))
     (q, k, v, do), (x, dy) = rng.normal(size=(4, 2, 3, 8, 4)), rng.normal(size=(2, 2, 8, 12))
-    weights = Heads(*(rng.normal(size=shape) / 3 for shape in [(12, 36), 36, (12, 12), 12]))
     comparisons = []
-    for title, mask in [("no mask:", None), ("causal:", causal_mask(8))]:
-        o, p8 = attention(q, k, v, mask)
-        ours = o, *attention_backward(q, k, v, o, p8, do)
+    for title, mask in [("no mask:", None), ("causal:", causal)]:
+        o, _, back = attention(q, k, v, mask)
         theirs = torch_attention(q, k, v, mask, do)
-        comparisons += compare_all("attention", title, "O dQ dK dV", ours, theirs)
-    for heads in [1, 3]:
-        comparisons += compare_multi_head(weights, x, heads, causal_mask(8), dy)
+        comparisons += compare_all("attention", title, "O dQ dK dV", [o, *back(do)], theirs)
+    weights = Heads(*(rng.normal(size=shape) / 3 for shape in [(12, 36), 36, (12, 12), 12]))
+    module, (y, _, back) = torch_multi_head(weights, 3), multi_head(weights, x, 3, causal)
+    (dx, gradients), hidden = back(dy), torch.tensor(~causal)
+    theirs = torch_gradients(lambda x: module(x, x, x, attn_mask=hidden)[:1], [x], [dy], module)
+    names, ours = "y dx dW_in db_in dW_out db_out", [y, dx, *gradients]
+    comparisons += compare_all("attention", "3 heads:", names, ours, theirs)
 
     def _draw(ax):
         ax.imshow(p, cmap="Blues")
@@ -596,8 +547,8 @@ def init_gpt(rng, vocab, context, width=32, layers=2):
     E, F, stacked = width, 4 * width, []
     for rows, columns in [(E, 3 * E), (E, E), (E, F), (F, E)]:
         stacked += [0.08 * rng.normal(size=(layers, rows, columns)), np.zeros((layers, columns))]
-    gain, bias = np.ones((layers, E)), np.zeros((layers, E))
     tables = (0.08 * rng.normal(size=(rows, E)) for rows in (vocab, context))
+    gain, bias = np.ones((layers, E)), np.zeros((layers, E))
     return GPT(*tables, *stacked, gain, bias, gain, bias, gain[0], bias[0])
 
 
@@ -607,55 +558,49 @@ def blocks_of(model):
 
 
 def layer_norm(x, gain, bias):  # explained in neural_networks.py
-    """Each row to mean 0 and variance 1, then scaled and shifted; and what backward needs."""
+    """Each row to mean 0 and variance 1, then scaled and shifted."""
     x = x - x.mean(axis=-1, keepdims=True)
     inverse = 1 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-5)
     x *= inverse
-    return x * gain + bias, (x, inverse)
 
+    def back(dy):
+        """dx, dgain, dbias. The mean and the variance depend on x too."""
+        g = dy * gain
+        g -= g.mean(axis=-1, keepdims=True) + x * (g * x).mean(axis=-1, keepdims=True)
+        return g * inverse, (dy * x).sum(axis=(0, 1)), dy.sum(axis=(0, 1))
 
-def layer_norm_backward(cache, gain, dy):
-    """dx and the gradients of gain and bias. The mean and the variance depend on x too."""
-    (x, inverse), g = cache, dy * gain
-    g -= g.mean(axis=-1, keepdims=True) + x * (g * x).mean(axis=-1, keepdims=True)
-    return g * inverse, (dy * x).sum(axis=(0, 1)), dy.sum(axis=(0, 1))
+    return x * gain + bias, back
 
 
 def gelu(x):  # explained in neural_networks.py
-    """x times the normal distribution function in the tanh form of GPT-2, and its slope."""
+    """x p, where p is about the chance that a normal number is below x (the tanh form of GPT-2),
+    and the slope of x p."""
     root, square = np.sqrt(2 / np.pi), x * x
-    p = np.tanh(x * (root + 0.044715 * root * square))
-    p += 1
-    p *= 0.5  # about the chance that a normal number is below x; its slope is 2p(1 - p) inner'
-    square *= 0.134145 * root
-    square += root
-    square *= 2 * x * p
-    square *= 1 - p
-    square += p
-    return x * p, square
+    p = 0.5 + 0.5 * np.tanh(x * (root + 0.044715 * root * square))
+    return x * p, p + 2 * x * p * (1 - p) * (root + 0.134145 * root * square)
 
 
-def block_forward(block, x, mask=None, past=None):
-    """Equation (13): x (B, T, E) -> (B, T, E), and what backward needs. A Block has all Heads."""
-    read1, norm1 = layer_norm(x, block.gain1, block.bias1)
-    seen, inner = multi_head(block, read1, x.shape[2] // HEAD, mask, past)
+def gpt_block(block, x, mask=None, past=None):
+    """Equation (13): x (B, T, E) -> (B, T, E), and (K, V); back(dx) -> dx and a Block."""
+    read1, to_x1 = layer_norm(x, block.gain1, block.bias1)
+    seen, kv, to_read1 = multi_head(block, read1, x.shape[2] // HEAD, mask, past)
     x = x + seen
-    read2, norm2 = layer_norm(x, block.gain2, block.bias2)
-    active, slope = gelu(affine(read2, block.W_up, block.b_up))
-    x += affine(active, block.W_down, block.b_down)
-    return x, (read1, norm1, inner, read2, norm2, active, slope)
+    read2, to_x2 = layer_norm(x, block.gain2, block.bias2)
+    up, to_read2 = affine(read2, block.W_up, block.b_up)
+    active, slope = gelu(up)
+    down, to_active = affine(active, block.W_down, block.b_down)
 
+    def back(dx):
+        """A sum in (13) passes the gradient on to both of its terms."""
+        dactive, *dW_down = to_active(dx)
+        dread2, *dW_up = to_read2(dactive * slope)
+        dx2, *dnorm2 = to_x2(dread2)
+        dx = dx + dx2
+        dread1, dheads = to_read1(dx)
+        dx1, *dnorm1 = to_x1(dread1)
+        return dx + dx1, Block(*dheads, *dW_up, *dW_down, *dnorm1, *dnorm2)
 
-def block_backward(block, cache, dy):
-    """dx and the gradients as a Block. A sum in (13) passes dy on to both of its terms."""
-    read1, norm1, inner, read2, norm2, active, slope = cache
-    dactive, dW_down, db_down = affine_backward(active, block.W_down, dy)
-    dread2, dW_up, db_up = affine_backward(read2, block.W_up, dactive * slope)
-    dx, *dnorm2 = layer_norm_backward(norm2, block.gain2, dread2)
-    dx += dy
-    dread1, dheads = multi_head_backward(block, read1, inner, dx)
-    dx1, *dnorm1 = layer_norm_backward(norm1, block.gain1, dread1)
-    return dx + dx1, Block(*dheads, dW_up, db_up, dW_down, db_down, *dnorm1, *dnorm2)
+    return x + down, kv, back
 
 
 def check_tokens(name, ids, vocab, ndim):
@@ -667,21 +612,38 @@ def check_tokens(name, ids, vocab, ndim):
     return ids.astype(int)
 
 
-def gpt_forward(model, tokens, past=None):
-    """Equations (12) to (14): tokens (B, T) -> logits (B, T, V), and what backward needs.
-
-    past: K and V of the steps before these, for each block."""
+def gpt(model, tokens, past=None):
+    """Equations (12) to (14): tokens (B, T) -> logits (B, T, V) and (K, V) of each block;
+    back(dlogits) -> a GPT of gradients. past: (K, V) of each block for the steps before."""
     tokens = check_tokens("tokens", tokens, len(model.tokens), ndim=2)
-    before = past[0][0].shape[2] if past else 0
-    end, context, caches = before + tokens.shape[1], len(model.positions), []
+    before, blocks = past[0][0].shape[2] if past else 0, blocks_of(model)
+    end, context = before + tokens.shape[1], len(model.positions)
     if end > context:
         raise ValueError(f"tokens must fit into the context of {context} steps, not be {end}")
     x, mask = model.tokens[tokens] + model.positions[before:end], causal_mask(end)[before:]
-    for i, block in enumerate(blocks_of(model)):
-        x, cache = block_forward(block, x, mask, past and past[i])
-        caches.append(cache)
-    x, norm = layer_norm(x, model.gain, model.bias)
-    return affine(x, model.tokens.T, 0), (caches, x, norm)
+    kvs, backs = [], []
+    for block, kv in zip(blocks, past or [None] * len(blocks)):
+        x, kv, to_block = gpt_block(block, x, mask, kv)
+        kvs.append(kv)
+        backs.append(to_block)
+    x, to_x = layer_norm(x, model.gain, model.bias)
+    logits, to_read = affine(x, model.tokens.T, 0)
+
+    def back(dlogits):
+        """Through the blocks from the last to the first."""
+        dx, dread, _ = to_read(dlogits)
+        dx, *dnorm = to_x(dx)
+        dblocks = []
+        for to_block in reversed(backs):
+            dx, dblock = to_block(dx)
+            dblocks.insert(0, dblock)
+        onehot = np.eye(len(model.tokens))[tokens.ravel()]  # (BT, V): adds rows up by token
+        dtokens = dread.T + onehot.T @ dx.reshape(len(onehot), -1)  # as reader, and as input
+        dpositions = np.zeros_like(model.positions)
+        dpositions[:end] = dx.sum(axis=0)
+        return GPT(dtokens, dpositions, *map(np.stack, zip(*dblocks)), *dnorm)
+
+    return logits, kvs, back
 
 
 def cross_entropy(logits, targets):
@@ -692,46 +654,30 @@ def cross_entropy(logits, targets):
     total = e.sum(axis=1, keepdims=True)
     loss, e = np.mean(np.log(total[:, 0]) - z[hit]), e / total
     e[hit] -= 1
-    return float(loss), e.reshape(logits.shape) / targets.size
+    return loss, e.reshape(logits.shape) / targets.size
 
 
 def gpt_gradients(model, tokens, targets):
     """The loss of predicting targets (B, T) from tokens (B, T), and a GPT of gradients."""
-    logits, (caches, x, norm) = gpt_forward(model, tokens)
+    logits, _, back = gpt(model, tokens)
     targets = check_tokens("targets", targets, len(model.tokens), ndim=2)
     loss, dlogits = cross_entropy(logits, targets)
-    dx, dtable, _ = affine_backward(x, model.tokens.T, dlogits)
-    dx, dgain, dbias = layer_norm_backward(norm, model.gain, dx)
-    dblocks = []
-    for block, cache in zip(blocks_of(model)[::-1], caches[::-1]):
-        dx, dblock = block_backward(block, cache, dx)
-        dblocks.insert(0, dblock)
-    onehot = np.eye(len(model.tokens))[np.ravel(tokens)]  # (BT, V): adds rows up by token
-    dtokens = dtable.T + onehot.T @ dx.reshape(len(onehot), -1)  # as reader, as input
-    dpositions = np.zeros_like(model.positions)
-    dpositions[: dx.shape[1]] = dx.sum(axis=0)
-    return loss, GPT(dtokens, dpositions, *map(np.stack, zip(*dblocks)), dgain, dbias)
-
-
-def pack(arrays):
-    """One flat copy of all arrays, and views of it in their shapes: one update serves all."""
-    flat = np.concatenate([a.ravel() for a in arrays])
-    parts = np.split(flat, np.cumsum([a.size for a in arrays])[:-1])
-    return flat, [part.reshape(a.shape) for part, a in zip(parts, arrays)]
+    return loss, back(dlogits)
 
 
 def train(model, gradient, batches, lr=0.01, decay=0.01):  # AdamW, explained in optimization.py
     """gradient(model, *batch) -> the loss and its gradients, a tuple of arrays as model is.
 
     Returns the trained model, and the loss before every step."""
-    flat, views = pack(model)
-    model, losses, m, v = type(model)(*views), [], 0, 0
+    flat, cuts = np.concatenate([a.ravel() for a in model]), np.cumsum([a.size for a in model])
+    views = (part.reshape(a.shape) for part, a in zip(np.split(flat, cuts), model))
+    model, losses, m, v = type(model)(*views), [], 0, 0  # views of flat: one update serves all
     for t, batch in enumerate(batches, start=1):
         loss, gradients = gradient(model, *batch)
-        g = pack(gradients)[0]
+        g = np.concatenate([a.ravel() for a in gradients])
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g  # running means from 0 of g and g²
         step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        flat -= lr * (step + decay * flat)  # every weight of the model is a view of flat
+        flat -= lr * (step + decay * flat)
         losses.append(loss)
     return model, losses
 
@@ -759,24 +705,23 @@ def generate(model, prompt, uniforms, temperature=1.0, top_k=None, cached=True):
     for u in uniforms:
         if len(ids) - begin > C:  # the window is full: go on with its second half
             begin, past = len(ids) - (C + 1) // 2, None
-        logits, (caches, *_) = gpt_forward(model, [ids[begin:] if past is None else ids[-1:]], past)
-        past = [cache[2][1:3] for cache in caches] if cached else None
+        logits, kvs, _ = gpt(model, [ids[-1:] if past else ids[begin:]], past)
+        past = kvs if cached else None
         ids.append(pick_token(logits[0, -1], u, temperature, top_k))
     return ids
 
 
 def ngram_perplexity(train, test, vocab, n):
     """Perplexity on test (m,) of counts, plus 1, of all n = 1 or 2 neighbours in train."""
-    counts = np.ones((vocab,) * n)
-    np.add.at(counts, tuple(train[i : len(train) - n + 1 + i] for i in range(n)), 1)
-    p = counts / counts.sum(axis=-1, keepdims=True)
-    return np.exp(-np.log(p[tuple(test[i : len(test) - n + 1 + i] for i in range(n))]).mean())
+    counts, grams = np.ones((vocab,) * n), [tuple(sliding_window_view(a, n).T) for a in (train, test)]
+    np.add.at(counts, grams[0], 1)
+    return np.exp(-np.log((counts / counts.sum(axis=-1, keepdims=True))[grams[1]]).mean())
 
 
 def gpt_perplexity(model, test):
     """exp(L) over test (m,), read in windows as long as the context."""
     windows = sliding_window_view(test, len(model.positions) + 1)[:: len(model.positions)]
-    return np.exp(cross_entropy(gpt_forward(model, windows[:, :-1])[0], windows[:, 1:])[0])
+    return np.exp(cross_entropy(gpt(model, windows[:, :-1])[0], windows[:, 1:])[0])
 
 
 # %% [markdown]
@@ -787,24 +732,22 @@ Our block is nn.TransformerEncoderLayer with `norm_first=True` and a causal mask
 layer has a second attention, to another text). Its GELU is exact unless told otherwise. Positions
 and weight tying are ours to add.
 
-Try: train with causal_mask all True. The loss falls below the best possible. What does it write?
+Try: let causal_mask be all True. The loss falls below the best possible. What does it write?
 """
 
 
 # %%
 def torch_gpt(model):
-    """The same model from torch.nn with copies of our weights, a list of three modules."""
-    import torch
+    """A list of three torch.nn modules with copies of our weights: tables and encoder."""
     from torch import nn
 
     (V, E), C, blocks = model.tokens.shape, len(model.positions), blocks_of(model)
     layer = nn.TransformerEncoderLayer(
         E, E // HEAD, 4 * E, 0.0, nn.GELU("tanh"), batch_first=True, norm_first=True)
     encoder = nn.TransformerEncoder(layer, len(blocks), nn.LayerNorm(E), enable_nested_tensor=False)
-    module = torch.nn.ModuleList([nn.Embedding(V, E), nn.Embedding(C, E), encoder])
     tables = model.tokens.T, model.positions.T  # torch_copy transposes; embeddings are as ours
-    inner = (array for block in blocks for array in block)
-    return torch_copy(module, [*tables, *inner, model.gain, model.bias])
+    arrays = [*tables, *(array for block in blocks for array in block), model.gain, model.bias]
+    return torch_copy(nn.ModuleList([nn.Embedding(V, E), nn.Embedding(C, E), encoder]), arrays)
 
 
 def torch_gpt_loss(module, tokens, targets):
@@ -814,8 +757,7 @@ def torch_gpt_loss(module, tokens, targets):
     (table, positions, encoder), T = module, tokens.shape[1]
     x, hidden = table(torch.tensor(tokens)) + positions.weight[:T], torch.ones(T, T).triu(1) > 0
     logits = encoder(x, mask=hidden, is_causal=True) @ table.weight.T
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), torch.tensor(targets).flatten())
+    return torch.nn.functional.cross_entropy(logits.mT, torch.tensor(targets))
 
 
 def torch_train(module, loss_of, batches, lr=0.01):
@@ -837,9 +779,8 @@ def torch_pick_token(logits, u, temperature=1.0, top_k=None):
     import torch
 
     logits = torch.tensor(logits) / temperature
-    if top_k:
-        logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
-    total = logits.softmax(-1).cumsum(-1)
+    least = logits.topk(top_k or len(logits)).values[-1]
+    total = logits.masked_fill(logits < least, -torch.inf).softmax(-1).cumsum(-1)
     return int(torch.searchsorted(total, u * total[-1]))
 
 
@@ -848,11 +789,11 @@ def make_text(rng, lines):
     and thing are drawn at random; the rest follows, if the model looks back far enough."""
     names = "ann lost her {}. she", "ben lost his {}. he", "cleo lost her {}. she"
     things = "kite it", "book it", "drum it", "boots them", "keys them", "cards them"
-    text = []
+    text = ""
     for name, thing in zip(rng.integers(3, size=lines), rng.integers(6, size=lines)):
         noun, pronoun = things[thing].split()
-        text.append(names[name].format(noun) + f" wants {pronoun} back.\n")
-    return "".join(text), lines * np.log(3 * 6)
+        text += names[name].format(noun) + f" wants {pronoun} back.\n"
+    return text, lines * np.log(3 * 6)
 
 
 def demo_gpt(plot=False):
@@ -876,21 +817,20 @@ def demo_gpt(plot=False):
         ("best possible", np.exp(nats / len(test))),
     ]:
         print(f"  {name:18} {value:6.2f}  {'#' * round(2 * value)}")
-    prompt, uniforms, comparisons = [letters.index("\n")], 1 - rng.random(70), []
+    prompt, u, comparisons = [letters.index("\n")], 1 - rng.random(70), []
+    (logits, kvs, _), (full, _, _) = gpt(model, [test[:20]]), gpt(model, [test[:21]])
     for temperature, k in [(0, None), (0.7, None), (2, None), (2, 3)]:
-        out = generate(model, prompt, uniforms, temperature, k)
-        again = generate(model, prompt, uniforms, temperature, k, cached=False)
+        out = generate(model, prompt, u, temperature, k)
+        again = generate(model, prompt, u, temperature, k, cached=False)
         written = "".join(letters[i] for i in out).replace("\n", " / ")
-        print(f"  temperature {temperature}, top {k or V:2}: {written}")
-        comparisons.append(compare(f"cache, {temperature}, {k}", out, again, *ALLOWED["cache"]))
-    logits, (caches, *_) = gpt_forward(model, [test[:20]])
-    last = gpt_forward(model, [test[20:21]], [cache[2][1:3] for cache in caches])[0][0, 0]
-    full = gpt_forward(model, [test[:21]])[0][0, -1]
-    comparisons.append(compare("logits by the cache", last, full, *ALLOWED["cache"]))
-    for temperature, k in [(0.7, None), (1, 3)]:
-        ours, theirs = ([pick(row, u, temperature, k) for row, u in zip(logits[0], uniforms)]
+        print(f"  temperature {temperature:3}, top {k or V:2}: {written}")
+        comparisons.append(compare(f"cached = not, at {temperature}, {k}", out, again, *ALLOWED["cache"]))
+    for k in [None, 3]:
+        ours, theirs = ([pick(z, number, 0.7, k) for z, number in zip(logits[0], u)]
                         for pick in (pick_token, torch_pick_token))
         comparisons.append(compare(f"samples, top {k}", ours, theirs, *ALLOWED["samples"]))
+    step = gpt(model, [test[20:21]], kvs)[0][0, 0]
+    comparisons.append(compare("logits by the cache", step, full[0, -1], *ALLOWED["cache"]))
     theirs = torch_train(torch_gpt(start), torch_gpt_loss, batches[:20])
     return report([*comparisons, compare("losses, 20 steps", losses[:20], theirs, *ALLOWED["GPT"])])
 
@@ -899,8 +839,8 @@ def demo_gpt(plot=False):
 """
 ## Tokens: byte-pair encoding
 
-**Question.** Which pieces of text should a model read? Letters make long sequences; words make
-an endless vocabulary, and a new word is still unknown.
+**Question.** Which pieces of text should a model read? Letters make long sequences; words make an
+endless vocabulary, and a new word is still unknown.
 
 **Idea.** Start from the 256 bytes of UTF-8, so that any text can be written. Cut the text into
 words. Then, again and again, make the most frequent pair of neighbours inside words a token:
@@ -977,7 +917,7 @@ def decode(bpe, ids):
 `tokenizers` is written in Rust. It writes each byte as a printable letter and sorts by these,
 hence our BYTES. Its pre-tokeniser is told our PIECE.
 
-Try: train 2000 tokens in place of 500. How many more does the unseen text gain?
+Try: train 2000 tokens in place of 500. How much shorter does the unseen text become?
 """
 
 
@@ -987,21 +927,11 @@ def tokenizers_bpe(text, vocab):
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer, level = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PIECE.pattern), "isolated"),
-        level(add_prefix_space=False, use_regex=False)])
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab, initial_alphabet=level.alphabet(), show_progress=False)
-    tokenizer.train_from_iterator([text], trainer)
+    pieces = pre_tokenizers.Split(Regex(PIECE.pattern), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, level(False, use_regex=False)])
+    tokenizer.train_from_iterator([text], trainers.BpeTrainer(
+        vocab_size=vocab, initial_alphabet=level.alphabet(), show_progress=False))
     return tokenizer
-
-
-def tokenizers_merges(tokenizer):
-    """The merges of a tokenizers.Tokenizer as pairs of ids (n, 2), in order."""
-    import json
-
-    number = tokenizer.token_to_id
-    return [[number(a), number(b)] for a, b in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
 def demo_bpe(plot=False):
@@ -1010,16 +940,15 @@ def demo_bpe(plot=False):
 
     print("\n== Which pieces is English made of? ==\n")
     text, unseen = load_breast_cancer().DESCR, load_diabetes().DESCR
-    bpe, library, comparisons = train_bpe(text, 500), tokenizers_bpe(text, 500), []
-    print("  longest:", *(repr(t.decode()) for t in sorted(bpe.tokens, key=len)[:-9:-1]))
-    ours = [list(pair) for pair in bpe.merges]
-    comparisons = [compare("merges", ours, tokenizers_merges(library), *ALLOWED["tokens"])]
+    bpe, library = train_bpe(text, 500), tokenizers_bpe(text, 500)
+    print("  the longest tokens:", *(repr(t.decode()) for t in sorted(bpe.tokens, key=len)[:-8:-1]))
+    comparisons = []
     for name, sample in [("its own text", text), ("unseen", unseen), ("Greek", "μῆνιν ἄειδε θεά")]:
-        ids = encode(bpe, sample)
+        ids, theirs = encode(bpe, sample), library.encode(sample).ids
         print(f"  {name:13} {len(sample.encode()):5} bytes -> {len(ids):5} tokens")
-        theirs, same = library.encode(sample).ids, decode(bpe, ids) == sample
         comparisons.append(compare(f"ids, {name}", ids, theirs, *ALLOWED["tokens"]))
-        comparisons.append(compare(f"text back, {name}", same, True, *ALLOWED["tokens"]))
+        same = decode(bpe, ids) == sample
+        comparisons.append(compare(f"decoded, {name}", same, True, *ALLOWED["tokens"]))
     return report(comparisons)
 
 
@@ -1038,12 +967,12 @@ An RNN may read the same window a value at a time. Both must beat forecasts that
 naive, the last value, and seasonal naive, the value one season ago.
 
 **Split by time.** Train on the past, test on the future. A random split puts the neighbours of
-each test window, which share all values but one, into the training part, where a model looks
-them up. So a random walk, which nobody can forecast, seems easy. Each of our folds trains on what
-came before it, less a gap as long as the targets look ahead.
+each test window, which share all values but one, into the training part, where a model looks them
+up. So a random walk, which nobody can forecast, seems easy. Each of our folds trains on what came
+before it, less a gap as long as the targets look ahead.
 
-**When it fails.** A change that the training part never saw is unknown to every model. On short
-or wild series the baselines win often. Then use the baseline.
+**When it fails.** A change that the training part never saw is unknown to every model. On short or
+wild series the baselines win often. Then use the baseline.
 """
 
 
@@ -1052,14 +981,13 @@ def make_windows(series, p, ahead=1):
     """X (n, p), all windows of p neighbours, and y (n,), the value `ahead` steps after each."""
     series = check_array("series", series, 1)
     most = len(series) - check_number("ahead", ahead, least=1, integer=True)
-    check_number("p, the window,", p, least=1, most=most, integer=True)
+    check_number("p (the window)", p, least=1, most=most, integer=True)
     return sliding_window_view(series[:most], p), series[p + ahead - 1 :]
 
 
 def time_folds(n, k, gap=0):
     """k pairs (train, test): the last k blocks of n // (k + 1) rows, and what came before."""
-    check_number("k", k, least=1, most=n - 1, integer=True)
-    size = n // (k + 1)
+    size = n // (check_number("k", k, least=1, most=n - 1, integer=True) + 1)
     check_number("gap", gap, least=0, below=n - k * size, integer=True)
     starts = range(n - k * size, n, size)
     return [(np.arange(start - gap), np.arange(start, start + size)) for start in starts]
@@ -1077,80 +1005,71 @@ def fit_autoregression(X, y):  # least squares, explained in linear_models.py
     X, y = check_Xy(X, y)
     mean, middle = X.mean(axis=0), y.mean()
     U, s, Vt = np.linalg.svd(X - mean, full_matrices=False)
-    real = s > max(X.shape) * np.finfo(float).eps * np.abs(X).max() * np.sqrt(X.size)
-    w = Vt[real].T @ (U[:, real].T @ (y - middle) / s[real])
+    kept = s > np.finfo(float).eps * max(X.shape) * np.linalg.norm(X)  # the rest is rounding
+    w = Vt[kept].T @ (U[:, kept].T @ (y - middle) / s[kept])
     return w, middle - mean @ w
-
-
-def nearest_forecast(X, y, new):
-    """The target of the row of X most like each row of new: a model that looks things up."""
-    return y[((X * X).sum(axis=1) - 2 * new @ X.T).argmin(axis=1)]
 
 
 Forecaster = namedtuple("Forecaster", [*Recurrent._fields, "w", "b"])  # an RNN, w (H,), b (1,)
 
 
-def forecaster_forward(model, X):
-    """Forecasts (n,) for windows X (n, p), read a value at a time, and the RNN's cache."""
-    h, cache = rnn_forward(model, X.T[:, :, None], np.zeros((len(X), len(model.w))))
-    return h[-1] @ model.w + model.b, cache
+def forecaster(model, X):
+    """Forecasts (n,) for windows X (n, p), read a value at a time; back(dforecasts)."""
+    h, to_h = rnn(model, X.T[:, :, None], np.zeros((len(X), len(model.w))))
+
+    def back(dout):
+        """The last state alone meets the read-out w, b. Returns a Forecaster of gradients."""
+        dh = np.zeros_like(h)
+        dh[-1] = np.outer(dout, model.w)
+        return Forecaster(*to_h(dh)[2], dout @ h[-1], dout.sum(keepdims=True))
+
+    return h[-1] @ model.w + model.b, back
 
 
 def forecaster_gradients(model, X, y):
-    """The mean squared error of the forecasts, and its gradients as a Forecaster."""
-    forecasts, cache = forecaster_forward(model, X)
-    (_, _, h), error = cache, forecasts - y
-    dh, dout = np.zeros_like(h), 2 / len(y) * error
-    dh[-1] = np.outer(dout, model.w)
-    gradients = rnn_backward(model, cache, dh)[2]
-    return np.mean(error * error), Forecaster(*gradients, dout @ h[-1], dout.sum(keepdims=True))
+    """The mean squared error of the forecasts, and its gradients."""
+    forecasts, back = forecaster(model, X)
+    return mse(y, forecasts), back(2 / len(y) * (forecasts - y))
 
 
-def scaled_windows(X, y, cut):
-    """Windows and targets less each window's last value, over the spread of y[:cut] so made.
-    The RNN thus sees changes, and a trend never leaves the range it was trained on."""
-    spread = (y - X[:, -1])[:cut].std() or 1.0  # the training part alone decides
-    return (X - X[:, -1:]) / spread, (y - X[:, -1]) / spread, spread
+def forecast_all(series, p):
+    """Train on three quarters of the windows and forecast the rest, one step ahead.
 
-
-def forecast_table(series, p=24, seed=0, steps=200):
-    """Train on the first three quarters; one-step forecasts of the rest by four models.
-
-    Returns {name: forecasts}, the true values, and what the RNN was trained from and on."""
+    Returns {name: forecasts}, the true values, and what the RNN began with, saw, and lost. It sees
+    each window less its last value, so that a trend stays in the range it was trained on."""
     X, y = make_windows(series, p)
-    cut = 3 * len(y) // 4
-    past = series[: p + cut]
-    period = min(range(2, len(past) // 2), key=lambda q: mse(past[q:], past[:-q]))
+    cut, last = 3 * len(y) // 4, X[:, -1]
+    past, rng = series[: p + cut], np.random.default_rng(0)
+    period = min(range(2, len(past) // 2), key=lambda k: mse(past[k:], past[:-k]))
     w, b = fit_autoregression(X[:cut], y[:cut])
-    windows, changes, spread = scaled_windows(X, y, cut)
-    rng = np.random.default_rng(seed)
+    spread = (y - last)[:cut].std() or 1.0  # the training part alone decides
+    windows, changes = (X - last[:, None]) / spread, (y - last) / spread
     start = Forecaster(*init_recurrent(rng, 1, 16), rng.normal(size=16) / 4, np.zeros(1))
-    batches = [(windows[:cut], changes[:cut])] * steps
-    rnn, losses = train(start, forecaster_gradients, batches)
-    forecasts = {
-        "naive: the last value": seasonal_naive(series, p + cut),
-        f"seasonal naive, period {period}": seasonal_naive(series, p + cut, period),
-        f"autoregression, {p} values": X[cut:] @ w + b,
-        "RNN": X[cut:, -1] + spread * forecaster_forward(rnn, windows[cut:])[0],
-    }
-    return forecasts, y[cut:], (start, batches, losses)
+    batches = [(windows[:cut], changes[:cut])] * 200
+    model, losses = train(start, forecaster_gradients, batches)
+    return {
+        "naive": seasonal_naive(series, p + cut),
+        f"seasonal naive, {period} steps": seasonal_naive(series, p + cut, period),
+        f"autoregression, {p} steps": X[cut:] @ w + b,
+        f"RNN, {p} steps": last[cut:] + spread * forecaster(model, windows[cut:])[0],
+    }, y[cut:], (start, batches, losses)
 
 
-def print_table(forecasts, y):
-    """Root mean squared errors, and an honest verdict."""
+def print_errors(forecasts, y):
+    """Root mean squared errors as a table, and a plain verdict."""
     errors = {name: np.sqrt(mse(y, values)) for name, values in forecasts.items()}
     for name, error in errors.items():
-        print(f"  {name:30} {error:10.4g}  {'#' * round(30 * error / max(errors.values()))}")
+        print(f"  {name:26} {error:10.4g}  {'#' * round(30 * error / max(errors.values()))}")
     best = min(errors, key=errors.get)
-    print(f"  lowest error: {best}" + ("; no model beats it" if "naive" in best else ""))
+    print(f"  lowest: {best}" + (". No model beats this baseline" if "naive" in best else ""))
 
 
 # %% [markdown]
 """
 ### The library version
 
-LinearRegression on the windows is our autoregression; TimeSeriesSplit makes our folds. torch's
-RNN has no read-out: nn.Linear adds it.
+LinearRegression on the windows is our autoregression; TimeSeriesSplit makes our folds. torch's RNN
+has no read-out: nn.Linear adds it.
 
 Try: make the noise of the series 2.0. Which line of the table is lowest then?
 """
@@ -1166,10 +1085,10 @@ def sklearn_autoregression(X, y):
 
 def torch_forecaster(model):
     """A list of nn.RNN and nn.Linear with copies of our weights."""
-    import torch
+    from torch import nn
 
-    rnn, linear = torch.nn.RNN(1, len(model.w)), torch.nn.Linear(len(model.w), 1)
-    return torch_copy(torch.nn.ModuleList([rnn, linear]), [*model[:4], model.w[:, None], model.b])
+    module = nn.ModuleList([nn.RNN(1, len(model.w)), nn.Linear(len(model.w), 1)])
+    return torch_copy(module, [*model[:4], model.w[:, None], model.b])
 
 
 def torch_forecaster_loss(module, X, y):
@@ -1181,34 +1100,32 @@ def torch_forecaster_loss(module, X, y):
 
 
 def demo_forecast(plot=False):
-    """Models beside baselines, and the same look-up model under two splits."""
+    """Models beside baselines, and one look-up model under two ways to split."""
     from sklearn.model_selection import TimeSeriesSplit
 
     print("\n== Does the model beat no model? ==\n")
     rng = np.random.default_rng(0)
     series = make_series(rng, 400)
-    forecasts, y, (start, batches, losses) = forecast_table(series)
-    print_table(forecasts, y)
-    print("\n  A random walk, 10 steps ahead, by looking up the most similar window")
+    forecasts, y, (start, batches, losses) = forecast_all(series, p=24)
+    print_errors(forecasts, y)
+    print("\n  A random walk, 10 steps ahead, forecast by looking up the most similar window:")
     X, target = make_windows(rng.normal(size=800).cumsum(), 20, ahead=10)
     order, n = rng.permutation(len(X)), 3 * len(X) // 4
-    for name, train_rows, test in [
-        ("random split: neighbours leak", order[:n], order[n:]),
-        ("split by time, with a gap", np.arange(n - 10), np.arange(n, len(X)))]:
-        error = mse(target[test], nearest_forecast(X[train_rows], target[train_rows], X[test]))
-        print(f"  {name:30} {error / mse(target[test], X[test, -1]):10.2f} times the naive error")
-    (X, y_train), model = make_windows(series[:300], 24), None
-    w, b = fit_autoregression(X, y_train)
-    model = sklearn_autoregression(X, y_train)
+    for name, past, test in [("random split", order[:n], order[n:]),
+                             ("split by time", np.arange(n - 9), np.arange(n, len(X)))]:
+        apart = (X[past] ** 2).sum(axis=1) - 2 * X[test] @ X[past].T
+        error = mse(target[test], target[past][apart.argmin(axis=1)])
+        print(f"  {name:14} {error / mse(target[test], X[test, -1]):5.2f} times the naive error")
+    X, target = make_windows(series, 24)
+    (w, b), model = fit_autoregression(X, target), sklearn_autoregression(X, target)
     theirs = torch_train(torch_forecaster(start), torch_forecaster_loss, batches[:50])
-    folds = [np.concatenate(fold) for fold in time_folds(100, 4, gap=3)]
-    split = [np.concatenate(f) for f in TimeSeriesSplit(4, gap=3).split(np.zeros((100, 1)))]
+    folds, split = (np.concatenate([np.concatenate(fold) for fold in folds]) for folds in (
+        time_folds(100, 4, gap=9), TimeSeriesSplit(4, gap=9).split(np.zeros(100))))
 
     def _draw(ax):
-        ax.plot(y, "k", label="the series")
-        for name, values in forecasts.items():
-            ax.plot(values, "--", label=name)
-        ax.set(xlabel="step of the test part", ylabel="value", title="Forecasts, one step ahead")
+        for name, values in {"the series": y, **forecasts}.items():
+            ax.plot(values, "k" if values is y else "--", label=name)
+        ax.set(xlabel="step of the test part", ylabel="value", title="One step ahead")
         ax.legend(fontsize="small")
 
     if plot:
@@ -1216,25 +1133,21 @@ def demo_forecast(plot=False):
     return report([
         compare("autoregression w", w, model.coef_, *ALLOWED["autoregression"]),
         compare("autoregression b", b, model.intercept_, *ALLOWED["autoregression"]),
-        compare("folds", np.concatenate(folds), np.concatenate(split), *ALLOWED["folds"]),
+        compare("folds, with a gap", folds, split, *ALLOWED["folds"]),
         compare("RNN losses, 50 steps", losses[:50], theirs, *ALLOWED["forecaster"]),
     ])
 
 
 def on_csv(path, column, plot):
-    """The table of forecasts for the reader's own series, in the order of its rows."""
+    """The table of errors for the reader's own series, in the order of its rows."""
     columns = read_csv(path)
     if column not in columns:
-        raise ValueError(f"{path} has no column {column!r}; there are {', '.join(columns)}")
+        raise ValueError(f"{path} has no column {column!r}; it has {', '.join(columns)}")
     series = columns[column]
-    if series.dtype.kind != "f":
-        raise ValueError(f"column {column!r} holds text, not numbers")
-    if gaps := int(np.isnan(series).sum()):
-        raise ValueError(f"column {column!r} has {gaps} gap(s): fill them or take them out first")
-    if len(series) < 40:
-        raise ValueError(f"column {column!r} must have 40 values at least, not {len(series)}")
+    if series.dtype.kind != "f" or np.isnan(series).any() or len(series) < 40:
+        raise ValueError(f"column {column!r} must hold 40 numbers or more, without text or gaps")
     print(f"== {column}: root mean squared error, one step ahead, on the last quarter ==\n")
-    print_table(*forecast_table(series, p=min(24, len(series) // 8))[:2])
+    print_errors(*forecast_all(series, p=min(24, len(series) // 8))[:2])
 
 
 # %%
