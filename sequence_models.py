@@ -6,7 +6,8 @@ What comes next? The next letter depends on the letters before it, tomorrow's lo
 recurrent network squeezes the past into a state of fixed size, step by step. Attention keeps all
 steps and looks back at those that matter. This chapter builds both with gradients by hand, then
 a tiny GPT, its tokens, and forecasts of a series, measured against doing nothing clever at all.
-Read from top to bottom, run `python sequence_models.py`, check with `pytest`.
+Run `python sequence_models.py`, or a part of it: `python sequence_models.py gpt`. Check it with
+`pytest`. Nothing but numpy is needed before a function named after a library.
 
     T, B      steps of a sequence, sequences in a batch                     ()
     D, H, E   width of an input, of a recurrent state, of a transformer     ()
@@ -66,7 +67,6 @@ def affine(x, W, b):
         return (rows @ W.T).reshape(x.shape), flat.T @ rows, rows.sum(axis=0)
 
     return z.reshape(*x.shape[:-1], -1), back
-
 
 # %% [markdown]
 """
@@ -194,24 +194,11 @@ def unroll(step, weights, x, *start):
 
     return h[1:], states, back
 
-
-# %% [markdown]
-"""
-### The library version
-
-torch keeps the transposed matrices, `weight_ih` (kH, D) and `weight_hh` (kH, H), our biases as
-`bias_ih` and `bias_hh`, and gates in our order: i, f, g, o (its g is our n) and r, z, n. States
-start at 0 unless given. All of our mirrors compute in float64.
-
-Try: make the sequences 200 steps long. Which of the rows still pass a gradient on?
-"""
-
-
 # %%
 def torch_copy(module, arrays):
-    """The torch module in float64, its parameters set to copies of our arrays, transposed."""
+    """The library version, everywhere in this chapter: a torch module in float64 whose parameters
+    are copies of our arrays. torch keeps every matrix transposed."""
     import torch
-
     with torch.no_grad():
         for parameter, array in zip(module.double().parameters(), arrays, strict=True):
             parameter.copy_(torch.tensor(array.T))
@@ -219,9 +206,9 @@ def torch_copy(module, arrays):
 
 
 def torch_recurrent(kind, weights):
-    """torch.nn.RNN, LSTM or GRU (kind is its name) with copies of our weights."""
+    """torch.nn.RNN, LSTM or GRU, whichever `kind` names, with our weights. Wx is its `weight_ih`, bh
+    its `bias_hh`; gates stand in our order: i, f, g, o (its g is our n) and r, z, n."""
     from torch import nn
-
     return torch_copy(getattr(nn, kind)(len(weights.Wx), len(weights.Wh)), weights)
 
 
@@ -229,7 +216,6 @@ def torch_gradients(run, inputs, upstream, module=None):
     """The outputs of run(*inputs), then the gradients of L = Σ upstream ⊙ outputs at every
     input and at every parameter of the module, transposed to our shapes."""
     import torch
-
     inputs = [torch.tensor(a, requires_grad=True) for a in inputs]
     outputs, parameters = run(*inputs), module.parameters() if module else []
     sum((o * torch.tensor(d)).sum() for o, d in zip(outputs, upstream)).backward()
@@ -283,6 +269,7 @@ def demo_recurrent(plot=False):
             ax.legend(fontsize="small")])
     return report(comparisons)
 
+# Try: make the sequences 200 steps long. Which of the rows still pass a gradient on?
 
 # %% [markdown]
 """
@@ -309,7 +296,6 @@ heads of E/heads, lets each attend alone, and mixes: [O₁ .. O_heads] W_out + b
 by one shows each step its own answer, and the loss looks wonderful. A row with all masked has no
 softmax: here, as in torch's `scaled_dot_product_attention`, it reads 0.
 """
-
 
 # %%
 def causal_mask(steps):
@@ -376,30 +362,17 @@ def multi_head(weights, x, heads, mask=None, past=None):
 
     return y, (k, v), back
 
-
-# %% [markdown]
-"""
-### The library version
-
-`scaled_dot_product_attention` takes our mask as it is. nn.MultiheadAttention takes the opposite,
-True where looking is forbidden, and gives NaN for a row with all forbidden.
-
-Try: make the query 6 * onehot sharper (20), then 0. What does 0 compute?
-"""
-
-
 # %%
 def torch_multi_head(weights, heads):
-    """torch.nn.MultiheadAttention with copies of our weights."""
+    """torch.nn.MultiheadAttention with our weights. Its mask is the opposite of ours: True where
+    looking is forbidden; and a row with all forbidden gives NaN."""
     from torch import nn
-
     return torch_copy(nn.MultiheadAttention(len(weights.W_out), heads, batch_first=True), weights)
 
 
 def demo_attention(plot=False):
     """Every letter looks for letters like itself: the weights P as a table."""
     from torch import nn, tensor
-
     print("\n== Which letters does each letter look at? ==\n")
     text, rng, causal = "abcabdab", np.random.default_rng(0), causal_mask(8)
     onehot = np.eye(4)[["abcd".index(letter) for letter in text]]  # equal letters, equal keys
@@ -426,6 +399,7 @@ def demo_attention(plot=False):
             ax.set(xlabel="key: is looked at", ylabel="query: looks", title="Attention weights P")])
     return report(comparisons)
 
+# Try: make the query 6 * onehot sharper (20), then 0. What does 0 compute?
 
 # %% [markdown]
 """
@@ -626,24 +600,11 @@ def ngram_perplexity(train, test, vocab, n):
     np.add.at(counts := np.ones((vocab,) * n), grams, 1)
     return np.exp(-np.log((counts / counts.sum(axis=-1, keepdims=True))[new]).mean())
 
-
-# %% [markdown]
-"""
-### The library version
-
-Our block is nn.TransformerEncoderLayer with `norm_first=True` and a causal mask (torch's decoder
-layer has a second attention, to another text). Its GELU is exact unless told otherwise. Positions
-and weight tying are ours to add.
-
-Try: let causal_mask be all True. The loss falls below the best possible. What does it write?
-"""
-
-
 # %%
 def torch_gpt(model):
-    """A list of three torch.nn modules with copies of our weights: tables and encoder."""
+    """Tables and encoder of torch.nn with our weights. With `norm_first` its encoder layer is our
+    block (its decoder layer has a second attention); GELU is exact unless told otherwise."""
     from torch import nn
-
     (V, E), C, blocks = model.tokens.shape, len(model.positions), [*zip(*model[2:-2])]
     layer = nn.TransformerEncoderLayer(
         E, E // HEAD, 4 * E, 0.0, nn.GELU("tanh"), batch_first=True, norm_first=True)
@@ -656,7 +617,6 @@ def torch_gpt(model):
 def torch_train_gpt(model, batches, lr=0.01):
     """The loss before every step of torch.optim.AdamW on torch_gpt."""
     import torch
-
     table, positions, encoder = module = torch_gpt(model)
     optimizer, losses = torch.optim.AdamW(module.parameters(), lr=lr), []
     for tokens, targets in batches:
@@ -671,16 +631,6 @@ def torch_train_gpt(model, batches, lr=0.01):
     return losses
 
 
-def torch_pick_token(logits, u, temperature, top_k):
-    """As pick_token, in torch's idiom."""
-    import torch
-
-    logits = torch.tensor(logits) / temperature
-    hidden = logits < logits.topk(top_k).values[-1]
-    total = logits.masked_fill(hidden, -torch.inf).softmax(-1).cumsum(-1)
-    return int(torch.searchsorted(total, u * total[-1]))
-
-
 def make_text(rng, lines):
     """Lines like "ann lost her kite. she wants it back." and the nats of choice in them: name
     and thing are drawn at random; the rest follows, if the model looks back far enough."""
@@ -693,6 +643,7 @@ def make_text(rng, lines):
 
 def demo_gpt(plot=False):
     """Train on the letters of made-up lines: perplexity, samples, and torch beside it."""
+    from torch import searchsorted, tensor
     print("\n== Can a tiny GPT learn to spell, and to look back? ==\n")
     rng = np.random.default_rng(0)
     (text, _), (fresh, nats) = make_text(rng, 500), make_text(rng, 100)
@@ -722,12 +673,14 @@ def demo_gpt(plot=False):
         written = "".join(letters[i] for i in out).replace("\n", " / ")
         print(f"  temperature {temperature:3}, top {k:2}:{written}")
         if temperature:
+            z, title = tensor(logits[0, -1]) / temperature, f"samples at {temperature}, top {k}"
+            total = z.masked_fill(z < z.topk(k).values[-1], -np.inf).softmax(-1).cumsum(-1)
             ours = [pick_token(logits[0, -1], one, temperature, k) for one in u]
-            theirs = [torch_pick_token(logits[0, -1], one, temperature, k) for one in u]
-            title = f"samples at {temperature}, top {k}"
+            theirs = searchsorted(total, tensor(u) * total[-1])
             comparisons.append(compare(title, ours, theirs, *ALLOWED["samples"]))
     return report(comparisons)
 
+# Try: let causal_mask be all True. The loss falls below the best possible. What does it write?
 
 # %% [markdown]
 """
@@ -803,23 +756,11 @@ def decode(bpe, ids):
     ids = check_tokens("ids", ids, len(bpe.tokens), ndim=1) if len(ids) else []
     return b"".join(bpe.tokens[i] for i in ids).decode(errors="replace")
 
-
-# %% [markdown]
-"""
-### The library version
-
-`tokenizers` is written in Rust. It writes each byte as a printable letter and sorts by these,
-hence our BYTES. Its pre-tokeniser is told our PIECE.
-
-Try: train 2000 tokens in place of 500. How much shorter does the unseen text become?
-"""
-
-
 # %%
 def tokenizers_bpe(text, vocab):
-    """tokenizers.Tokenizer, trained on the same pieces of the same text."""
+    """tokenizers.Tokenizer (Rust), trained on the same pieces of the same text. It writes each
+    byte as a printable letter and sorts by these: hence our BYTES."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-
     tokenizer, level = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel
     pieces = pre_tokenizers.Split(Regex(PIECE.pattern), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, level(False, use_regex=False)])
@@ -831,7 +772,6 @@ def tokenizers_bpe(text, vocab):
 def demo_bpe(plot=False):
     """Learn tokens from real text: scikit-learn's description of its breast cancer data."""
     from sklearn.datasets import load_breast_cancer, load_diabetes
-
     print("\n== Which pieces is English made of? ==\n")
     text, unseen = load_breast_cancer().DESCR, load_diabetes().DESCR
     bpe, library = train_bpe(text, 500), tokenizers_bpe(text, 500)
@@ -845,6 +785,7 @@ def demo_bpe(plot=False):
         comparisons.append(compare(f"decoded, {name}", same, True, *ALLOWED["tokens"]))
     return report(comparisons)
 
+# Try: train 2000 tokens in place of 500. How much shorter does the unseen text become?
 
 # %% [markdown]
 """
@@ -868,7 +809,6 @@ before it, less a gap as long as the targets look ahead.
 **When it fails.** A change that the training part never saw is unknown to every model. On short or
 wild series the baselines win often. Then use the baseline.
 """
-
 
 # %%
 def make_windows(series, p, ahead=1):
@@ -907,23 +847,18 @@ def fit_autoregression(X, y):  # least squares, explained in linear_models.py
 Forecaster = namedtuple("Forecaster", [*Recurrent._fields, "w", "b"])  # an RNN, w (H,), b (1,)
 
 
-def forecaster(model, X):
-    """Forecasts (n,) for windows X (n, p), read a value at a time; back(dforecasts)."""
-    h, _, to_h = unroll(rnn_step, model, X.T[:, :, None], np.zeros((len(X), len(model.w))))
-
-    def back(dout):
-        """The last state alone meets the read-out w, b. Returns a Forecaster of gradients."""
-        dh = np.zeros_like(h)
-        dh[-1] = np.outer(dout, model.w)
-        return Forecaster(*to_h(dh)[2], dout @ h[-1], dout.sum(keepdims=True))
-
-    return h[-1] @ model.w + model.b, back
+def forecast_rnn(model, X):
+    """Forecasts (n,) for windows X (n, p), read a value at a time; the states h, and back."""
+    h, _, back = unroll(rnn_step, model, X.T[:, :, None], np.zeros((len(X), len(model.w))))
+    return h[-1] @ model.w + model.b, h, back
 
 
 def forecaster_gradients(model, X, y):
-    """The mean squared error of the forecasts, and its gradients."""
-    forecasts, back = forecaster(model, X)
-    return mse(y, forecasts), back(2 / len(y) * (forecasts - y))
+    """The mean squared error of the forecasts, and its gradients as a Forecaster."""
+    forecasts, h, back = forecast_rnn(model, X)
+    dout, dh = 2 / len(y) * (forecasts - y), np.zeros_like(h)
+    dh[-1] = np.outer(dout, model.w)  # the last state alone is read out
+    return mse(y, forecasts), Forecaster(*back(dh)[2], dout @ h[-1], dout.sum(keepdims=True))
 
 
 def forecast_all(series, p):
@@ -944,7 +879,7 @@ def forecast_all(series, p):
         "naive": seasonal_naive(series, p + cut),
         f"seasonal naive, {period} steps": seasonal_naive(series, p + cut, period),
         f"autoregression, {p} steps": X[cut:] @ w + b,
-        f"RNN, {p} steps": last[cut:] + spread * forecaster(model, windows[cut:])[0],
+        f"RNN, {p} steps": last[cut:] + spread * forecast_rnn(model, windows[cut:])[0],
     }, y[cut:], model
 
 
@@ -956,30 +891,16 @@ def print_errors(forecasts, y):
     best = min(errors, key=errors.get)
     print(f"  lowest: {best}" + (". No model beats this baseline" if "naive" in best else ""))
 
-
-# %% [markdown]
-"""
-### The library version
-
-LinearRegression on the windows is our autoregression; TimeSeriesSplit makes our folds. torch's RNN
-has no read-out: nn.Linear adds it.
-
-Try: make the noise of the series 2.0. Which line of the table is lowest then?
-"""
-
-
 # %%
 def sklearn_autoregression(X, y):
     """Equation (15) by sklearn.linear_model.LinearRegression."""
     from sklearn.linear_model import LinearRegression
-
     return LinearRegression().fit(X, y)
 
 
 def torch_forecaster(model):
-    """A list of nn.RNN and nn.Linear with copies of our weights."""
+    """nn.RNN and, as it has no read-out, nn.Linear, with our weights."""
     from torch import nn
-
     module = nn.ModuleList([nn.RNN(1, len(model.w)), nn.Linear(len(model.w), 1)])
     return torch_copy(module, [*model[:4], model.w[:, None], model.b])
 
@@ -988,7 +909,6 @@ def demo_forecast(plot=False):
     """Models beside baselines, and one look-up model under two ways to split."""
     from sklearn.model_selection import TimeSeriesSplit
     from torch import tensor
-
     print("\n== Does the model beat no model? ==\n")
     rng = np.random.default_rng(0)
     series = make_series(rng, 400)
@@ -1018,8 +938,10 @@ def demo_forecast(plot=False):
         compare("autoregression w", w, model.coef_, *ALLOWED["autoregression"]),
         compare("autoregression b", b, model.intercept_, *ALLOWED["autoregression"]),
         compare("folds, with a gap", folds, split, *ALLOWED["folds"]),
-        compare("forecasts of the RNN", forecaster(rnn, X)[0], theirs, *ALLOWED["recurrent"]),
+        compare("forecasts of the RNN", forecast_rnn(rnn, X)[0], theirs, *ALLOWED["recurrent"]),
     ])
+
+# Try: make the noise of the series 2.0. Which line of the table is lowest then?
 
 
 def on_csv(path, column, plot):
@@ -1032,7 +954,6 @@ def on_csv(path, column, plot):
         raise ValueError(f"column {column!r} must hold 40 numbers or more, without text or gaps")
     print(f"== {column}: root mean squared error, one step ahead, on the last quarter ==\n")
     print_errors(*forecast_all(series, p=min(24, len(series) // 8))[:2])
-
 
 # %%
 if __name__ == "__main__":
