@@ -6,8 +6,7 @@ What comes next? The next letter depends on the letters before it, tomorrow's lo
 recurrent network squeezes the past into a state of fixed size, step by step. Attention keeps all
 steps and looks back at those that matter. This chapter builds both with gradients by hand, then
 a tiny GPT, its tokens, and forecasts of a series, measured against doing nothing clever at all.
-Run `python sequence_models.py`, or a part of it: `python sequence_models.py gpt`. Check it with
-`pytest`. Nothing but numpy is needed before a function named after a library.
+Run `python sequence_models.py`, or a part: `python sequence_models.py gpt`; check with `pytest`.
 
     T, B      steps of a sequence, sequences in a batch                     ()
     D, H, E   width of an input, of a recurrent state, of a transformer     ()
@@ -60,12 +59,10 @@ def affine(x, W, b):
     flat = x.reshape(-1, len(W))
     z = flat @ W
     z += b
-
     def back(dz):
         """dx = dz Wᵀ, dW = Σ xᵀ dz, db = Σ dz, where Σ runs over all rows."""
         rows = dz.reshape(z.shape)
         return (rows @ W.T).reshape(x.shape), flat.T @ rows, rows.sum(axis=0)
-
     return z.reshape(*x.shape[:-1], -1), back
 
 # %% [markdown]
@@ -85,8 +82,7 @@ acts on everything later, by way of uₜ₊₁. So walk from the last step to th
     dWx = Σ xₜᵀ daₜ,   dbx = Σ daₜ,   dWh = Σ hₜ₋₁ᵀ duₜ,   dbh = Σ duₜ                      (3)
 
 **When it fails.** Going back k steps multiplies by k slopes of tanh, at most 1 each, and k times
-by Whᵀ. While the slopes stay near 1, and with ρ (rho) the spectral radius of Wh, its largest
-absolute eigenvalue,
+by Whᵀ. With ρ (rho) the spectral radius of Wh, its largest |eigenvalue|, and slopes near 1,
 
     ‖gₜ₋ₖ‖ grows or shrinks like ρᵏ                                                         (4)
 
@@ -98,7 +94,7 @@ network without the second term of gₜ still learns a little. Only a comparison
 
 **Idea.** Do not rewrite the state, add to it. Gates between 0 and 1 decide how much stays. The LSTM
 (long short-term memory) cuts aₜ + uₜ into four parts and has two states, h and c. On the way back
-c is a road with nothing but f on it, and no matrix:
+c is a road with nothing on it but f, and no matrix:
 
     i, f, o = σ(a_i + u_i), σ(a_f + u_f), σ(a_o + u_o)   and   n = tanh(a_n + u_n)          (5)
     cₜ = f ⊙ cₜ₋₁ + i ⊙ n,   hₜ = o ⊙ tanh(cₜ)                                              (6)
@@ -108,9 +104,9 @@ The GRU (gated recurrent unit) has one state and three parts, reset, update and 
 
     r, z = σ(a_r + u_r), σ(a_z + u_z),   n = tanh(a_n + r ⊙ u_n),   hₜ = n + z ⊙ (hₜ₋₁ - n) (8)
 
-**Traps.** The slope of s = σ(a) is s(1 - s): of s itself, not of σ(s). r acts on u_n, after the
-product with Wh, as in torch; before it would be another model. And gates alone do not remember:
-f = 0.5 leaves 0.000001 after 20 steps. Let them start open: a bias of 1 or more for f (or z).
+**Traps.** The slope of s = σ(a) is s(1 - s): of s itself, not of σ(s). r acts after the product
+with Wh, as in torch; before it would be another model. And gates alone do not remember: f = 0.5
+leaves 0.000001 after 20 steps. Let them start open: a bias of 1 or more for f (or z).
 """
 
 # %%
@@ -135,13 +131,11 @@ def rnn_step(a, u, h):
 
 
 def lstm_step(a, u, h, c):
-    """Equations (5), (6): new h and c; back(g, dc) -> da, du, dh = 0, dc. Hochreiter and
-    Schmidhuber (1997), with the forget gate of Gers et al. (2000)."""
+    """Equations (5), (6): new h, c; back(g, dc) -> da, du, 0, dc. Hochreiter, Schmidhuber (1997)."""
     i, f, n, o = np.split(a + u, 4, axis=1)
     i, f, n, o = sigmoid(i), sigmoid(f), np.tanh(n), sigmoid(o)
     new = f * c + i * n
     y = np.tanh(new)
-
     def back(g, dc):
         """Equation (7), then each gate's slope times what it multiplies in (6)."""
         dc = dc + g * o * (1 - y * y)
@@ -149,7 +143,6 @@ def lstm_step(a, u, h, c):
         parts = d_i * i * (1 - i), d_f * f * (1 - f), d_n * (1 - n * n), d_o * o * (1 - o)
         da = np.concatenate(parts, axis=1)
         return da, da, 0, dc * f
-
     return (o * y, new), back
 
 
@@ -158,13 +151,11 @@ def gru_step(a, u, h):
     (a_r, a_z, a_n), (u_r, u_z, u_n) = np.split(a, 3, axis=1), np.split(u, 3, axis=1)
     r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
     n = np.tanh(a_n + r * u_n)
-
     def back(g):
         """The chain rule through (8), from right to left."""
         dz, dn = g * (h - n) * z * (1 - z), g * (1 - z) * (1 - n * n)
         dr = dn * u_n * r * (1 - r)
         return np.concatenate([dr, dz, dn], axis=1), np.concatenate([dr, dz, dn * r], axis=1), g * z
-
     return (n + z * (h - n),), back
 
 
@@ -180,7 +171,6 @@ def unroll(step, weights, x, *start):
         states, to_step = step(a[t], h[t] @ weights.Wh + weights.bh, *states)
         h[t + 1] = states[0]
         to_steps.append(to_step)
-
     def back(dh, *dlast):
         """Backpropagation through time (2), then (3). Werbos (1990)."""
         dh, (da, du) = check_shape("dh", dh, *h[1:].shape), np.empty((2, *a.shape))
@@ -191,7 +181,6 @@ def unroll(step, weights, x, *start):
         (dx, dWx, dbx), rows = to_x(da), du.reshape(-1, du.shape[2])
         gradients = Recurrent(dWx, h[:-1].reshape(-1, H).T @ rows, dbx, rows.sum(axis=0))
         return dx, onward, *dc, gradients
-
     return h[1:], states, back
 
 # %%
@@ -237,34 +226,33 @@ def demo_recurrent(plot=False):
     Wx, Wh, bx, bh = init_recurrent(rng, 3, 32)
     for radius in [0.5, 0.9, 1.0, 1.1, 1.5]:
         scaled = Wh * radius / np.abs(np.linalg.eigvals(Wh)).max()
-        models[f"RNN, radius {radius}"] = rnn_step, Recurrent(Wx, scaled, 0 * bx, 0 * bh), [zero]
-    for kind, step, k, states in [("LSTM", lstm_step, 4, 2), ("GRU", gru_step, 3, 1)]:
+        models["RNN", f"radius {radius}"] = rnn_step, Recurrent(Wx, scaled, 0 * bx, 0 * bh), [zero]
+    for kind, step, k, start in [("LSTM", lstm_step, 4, [zero] * 2), ("GRU", gru_step, 3, [zero])]:
         for bias in [0, 2, 4]:  # of the second gate: f in the LSTM, z in the GRU
             weights = init_recurrent(rng, 3, 32, k)
             weights.bx[32:64] = bias
-            models[f"{kind}, gate bias {bias}"] = step, weights, [zero] * states
-    print("                        share of |dL/dx| that is left     factor per step, inputs")
-    print("                        after 59, 39, 19 steps back       all 0     normal")
+            models[kind, f"gate bias {bias}"] = step, weights, start
+    print("                        |dL/dx| 59, 39, 19 steps back     factor per step, inputs")
+    print("                        as a share of the last one        all 0     normal")
     shares, comparisons = {}, []
-    for name, (step, weights, start) in models.items():
+    for (kind, option), (step, weights, start) in models.items():
         factors = []
         for inputs in [0 * x, x]:  # all 0 leaves the RNN at h = 0, where the slope of tanh is 1
-            dx = unroll(step, weights, inputs, *start)[-1](dh, *start[1:])[0]
-            norm = np.linalg.norm(dx, axis=(1, 2))
+            h, _, back = unroll(step, weights, inputs, *start)
+            norm = np.linalg.norm(back(dh, *start[1:])[0], axis=(1, 2))
             factors.append((norm[10] / norm[40]) ** (1 / 30))
-        shares[name] = norm / norm[-1]
-        left = "  ".join(f"{share:7.0e}" for share in shares[name][[0, 20, 40]])
-        print(f"  {name:20}  {left}      {factors[0]:8.2f} {factors[1]:10.2f}")
-        if name.endswith(("1.1", "2")):
-            module, d = torch_recurrent(name.split(",")[0], weights), rng.normal(size=dh.shape)
-            h, _, back = unroll(step, weights, x, *start)
-            dx, *_, gradients = back(d, *start[1:])
-            theirs = torch_gradients(lambda x, run=module: run(x)[:1], [x], [d], module)
-            names, ours = "h dx dWx dWh dbx dbh", [h, dx, *gradients]
-            comparisons += compare_all("recurrent", name.split(",")[0], names, ours, theirs)
+        share = shares[f"{kind}, {option}"] = norm / norm[-1]
+        far = "  ".join(f"{v:7.0e}" for v in share[[0, 20, 40]])
+        print(f"  {kind:4} {option:15}  {far}      {factors[0]:8.2f} {factors[1]:10.2f}")
+        if option in ("radius 1.1", "gate bias 2"):
+            run, d = torch_recurrent(kind, weights), rng.normal(size=dh.shape)
+            (dx, *_, gradients), names = back(d, *start[1:]), "h dx dWx dWh dbx dbh"
+            theirs = torch_gradients(lambda x, run=run: run(x)[:1], [x], [d], run)
+            comparisons += compare_all("recurrent", kind, names, [h, dx, *gradients], theirs)
     if plot:
         save_plot("sequence_models_recurrent.png", lambda ax: [
-            *(ax.semilogy(range(60), s[::-1], "-."["RNN" in n], label=n) for n, s in shares.items()),
+            *(ax.semilogy(share[::-1], "--" if "RNN" in name else "-", label=name)
+              for name, share in shares.items()),
             ax.set(xlabel="steps back from the end", ylabel="|dL/dx| as a share of the last one"),
             ax.legend(fontsize="small")])
     return report(comparisons)
@@ -284,8 +272,8 @@ a query fits a key, the more of that step's value it reads. With d columns in Q 
 
 The product of two random rows has standard deviation √d. Divided by it, the softmax stays away
 from 0 and 1, where its gradient dies. No step may see later ones if it is to predict the next:
-the causal mask sets Sₜₛ = -∞ where s > t. On the way back, as a row of P sums to 1, what one key
-gains the others lose, hence the row sum:
+the causal mask sets Sₜₛ = -∞ where s > t. A row of P sums to 1, so what one key gains the others
+lose; hence the row sum on the way back:
 
     dV = Pᵀ dO,   dS = P ⊙ (dO Vᵀ - rowsum(dO ⊙ O)),   dQ = dS K/√d,   dK = dSᵀ Q/√d       (10)
 
@@ -321,11 +309,10 @@ def attention(q, k, v, mask=None):
     s /= root
     if mask is not None:
         if np.shape(mask) != s.shape[-2:] or np.asarray(mask).dtype != bool:
-            raise ValueError(f"mask must hold True and False in shape {s.shape[-2:]}, (T, S)")
+            raise ValueError(f"mask must hold booleans in shape {s.shape[-2:]}, (T, S)")
         np.copyto(s, -np.inf, where=np.logical_not(mask))
     p = softmax(s)
     o = p @ v
-
     def back(do):
         """Equation (10). What is masked has p = 0 and so no gradient."""
         ds = do @ v.swapaxes(-1, -2)
@@ -333,7 +320,6 @@ def attention(q, k, v, mask=None):
         ds *= p
         ds /= root
         return ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ do
-
     return o, p, back
 
 
@@ -352,14 +338,12 @@ def multi_head(weights, x, heads, mask=None, past=None):
         k, v = (np.concatenate(pair, axis=2) for pair in zip(past, (k, v)))
     o, _, to_qkv = attention(q, k, v, mask)
     y, to_o = affine(o.swapaxes(1, 2).reshape(B, T, E), weights.W_out, weights.b_out)
-
     def back(dy):
         """Through W_out, the heads, and W_in."""
         do, dW_out, db_out = to_o(dy)
         dqkv = np.stack(to_qkv(do.reshape(B, T, heads, -1).swapaxes(1, 2)))
         dx, dW_in, db_in = to_x(dqkv.transpose(1, 3, 0, 2, 4).reshape(B, T, 3 * E))
         return dx, Heads(dW_in, db_in, dW_out, db_out)
-
     return y, (k, v), back
 
 # %%
@@ -392,7 +376,6 @@ def demo_attention(plot=False):
     theirs = torch_gradients(lambda x: module(x, x, x, attn_mask=hidden)[:1], [x], [dy], module)
     names, ours = "y dx dW_in db_in dW_out db_out", [y, dx, *gradients]
     comparisons += compare_all("attention", "3 heads:", names, ours, theirs)
-
     if plot:
         save_plot("sequence_models_attention.png", lambda ax: [
             ax.imshow(p, cmap="Blues"), ax.set_xticks(range(8), text), ax.set_yticks(range(8), text),
@@ -436,12 +419,12 @@ HEAD = 8  # columns of a head in the GPT, which thus has E / 8 heads
 
 def init_gpt(rng, vocab, context, width=32, layers=2):
     """Matrices normal with standard deviation 0.08, biases 0, gains 1; GELU on 4E columns."""
-    E, F, stacked = width, 4 * width, []
-    for rows, columns in [(E, 3 * E), (E, E), (E, F), (F, E)]:
-        stacked += [0.08 * rng.normal(size=(layers, rows, columns)), np.zeros((layers, columns))]
+    E, L, stacked = width, layers, []
+    for rows, columns in [(E, 3 * E), (E, E), (E, 4 * E), (4 * E, E)]:
+        stacked += [0.08 * rng.normal(size=(L, rows, columns)), np.zeros((L, columns))]
     tables = (0.08 * rng.normal(size=(rows, E)) for rows in (vocab, context))
-    gain, bias = np.ones((layers, E)), np.zeros((layers, E))
-    return GPT(*tables, *stacked, gain, bias, gain, bias, gain[0], bias[0])
+    norms = np.ones((L, E)), np.zeros((L, E)), np.ones((L, E)), np.zeros((L, E))
+    return GPT(*tables, *stacked, *norms, np.ones(E), np.zeros(E))
 
 
 def layer_norm(x, gain, bias):  # explained in neural_networks.py
@@ -449,13 +432,11 @@ def layer_norm(x, gain, bias):  # explained in neural_networks.py
     x = x - x.mean(axis=-1, keepdims=True)
     inverse = 1 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-5)
     x *= inverse
-
     def back(dy):
         """dx, dgain, dbias. The mean and the variance depend on x too."""
         g = dy * gain
         g -= g.mean(axis=-1, keepdims=True) + x * (g * x).mean(axis=-1, keepdims=True)
         return g * inverse, (dy * x).sum(axis=(0, 1)), dy.sum(axis=(0, 1))
-
     return x * gain + bias, back
 
 
@@ -475,7 +456,6 @@ def gpt_block(block, x, mask=None, past=None):
     up, to_read2 = affine(read2, block.W_up, block.b_up)
     active, slope = gelu(up)
     down, to_active = affine(active, block.W_down, block.b_down)
-
     def back(dx):
         """A sum in (12) passes the gradient on to both of its terms."""
         dactive, *dW_down = to_active(dx)
@@ -485,7 +465,6 @@ def gpt_block(block, x, mask=None, past=None):
         dread1, dheads = to_read1(dx)
         dx1, *dnorm1 = to_x1(dread1)
         return dx + dx1, Block(*dheads, *dW_up, *dW_down, *dnorm1, *dnorm2)
-
     return x + down, kv, back
 
 
@@ -514,7 +493,6 @@ def gpt(model, tokens, past=None):
         backs.append(to_block)
     x, to_x = layer_norm(x, model.gain, model.bias)
     logits, to_read = affine(x, model.tokens.T, 0)
-
     def back(dlogits):
         """Through the blocks from the last to the first."""
         dx, dread, _ = to_read(dlogits)
@@ -528,26 +506,23 @@ def gpt(model, tokens, past=None):
         dpositions = np.zeros_like(model.positions)
         dpositions[:end] = dx.sum(axis=0)
         return GPT(dtokens, dpositions, *map(np.stack, zip(*dblocks)), *dnorm)
-
     return logits, kvs, back
 
 
 def cross_entropy(logits, targets):
     """Equation (13): L, and its gradient dlogits = (softmax - onehot of the target)/(BT)."""
-    z = logits.reshape(targets.size, -1)
-    z, hit = z - z.max(axis=1, keepdims=True), (np.arange(targets.size), targets.ravel())
-    e = np.exp(z)
-    total = e.sum(axis=1, keepdims=True)
-    loss, e = np.mean(np.log(total[:, 0]) - z[hit]), e / total
-    e[hit] -= 1
-    return loss, e.reshape(logits.shape) / targets.size
+    z, hit = logits.reshape(targets.size, -1), (np.arange(targets.size), targets.ravel())
+    z = z - z.max(axis=1, keepdims=True)
+    total = np.exp(z).sum(axis=1, keepdims=True)
+    loss, dz = np.mean(np.log(total[:, 0]) - z[hit]), np.exp(z) / total
+    dz[hit] -= 1
+    return loss, dz.reshape(logits.shape) / targets.size
 
 
 def gpt_gradients(model, tokens, targets):
     """The loss of predicting targets (B, T) from tokens (B, T), and a GPT of gradients."""
     logits, _, back = gpt(model, tokens)
-    targets = check_tokens("targets", targets, len(model.tokens), ndim=2)
-    loss, dlogits = cross_entropy(logits, targets)
+    loss, dlogits = cross_entropy(logits, check_tokens("targets", targets, len(model.tokens), 2))
     return loss, back(dlogits)
 
 
@@ -650,19 +625,16 @@ def demo_gpt(plot=False):
     letters, V = sorted(set(text)), len(set(text))
     ids, test = (np.array([letters.index(c) for c in t]) for t in (text, fresh))
     windows = sliding_window_view(ids, 33)[rng.integers(len(ids) - 32, size=(200, 16))]
-    new = sliding_window_view(test, 33)[::32]
-    batches, start = [(w[:, :-1], w[:, 1:]) for w in windows], init_gpt(rng, V, context=32)
+    batches, new = [(w[:, :-1], w[:, 1:]) for w in windows], sliding_window_view(test, 33)[::32]
+    start = init_gpt(rng, V, context=32)
     progress("training a tiny GPT, 200 steps")
     model, losses = train(start, gpt_gradients, batches)
     print("  perplexity on fresh lines: between how many letters it hesitates")
-    for name, value in {
-        "counts of letters": ngram_perplexity(ids, test, V, 1),
-        "counts of pairs": ngram_perplexity(ids, test, V, 2),
-        "GPT, untrained": np.exp(gpt_gradients(start, new[:, :-1], new[:, 1:])[0]),
-        "GPT, 200 steps": np.exp(gpt_gradients(model, new[:, :-1], new[:, 1:])[0]),
-        "best possible": np.exp(nats / len(test)),
-    }.items():
-        print(f"  {name:18} {value:6.2f}  {'#' * round(2 * value)}")
+    rows = {f"counts of {n} letter(s)": ngram_perplexity(ids, test, V, n) for n in (1, 2)}
+    for name, one in [("GPT, untrained", start), ("GPT, 200 steps", model)]:
+        rows[name] = np.exp(gpt_gradients(one, new[:, :-1], new[:, 1:])[0])
+    for name, value in [*rows.items(), ("best possible", np.exp(nats / len(test)))]:
+        print(f"  {name:21} {value:6.2f}  {'#' * round(2 * value)}")
     theirs = torch_train_gpt(start, batches[:20])
     comparisons = [compare("GPT losses, 20 steps", losses[:20], theirs, *ALLOWED["GPT"])]
     (logits, kvs, _), u = gpt(model, [test[:20]]), 1 - rng.random(70)
@@ -689,13 +661,13 @@ def demo_gpt(plot=False):
 **Question.** Which pieces of text should a model read? Letters make long sequences; words make an
 endless vocabulary, and a new word is still unknown.
 
-**Idea.** Start from the 256 bytes of UTF-8, so that any text can be written. Cut the text into
-words. Then, again and again, make the most frequent pair of neighbours inside words a token:
+**Idea.** Start from the 256 bytes of UTF-8, so that any text can be written, and cut the text into
+words. Then, again and again, make the most frequent pair of neighbours in words a new token:
 
     (a, b) = argmax over pairs of Σ over words, count(word) · times a b stands in it       (14)
 
-Ties go to the smaller pair of ids. A new text is encoded by the same merges, the earliest first.
-Common words become one token, rare ones a few; decoding joins the bytes, and nothing is lost.
+Ties go to the smaller pair of ids. A new text takes the same merges, the earliest first. Common
+words become one token, rare ones a few; decoding joins the bytes, and nothing is lost.
 
 **When it fails.** The merges belong to the text they come from: other languages fall apart into
 many tokens. An "é" is two bytes, so one token may be half a character and cannot be shown.
@@ -803,8 +775,8 @@ naive, the last value, and seasonal naive, the value one season ago.
 
 **Split by time.** Train on the past, test on the future. A random split puts the neighbours of
 each test window, which share all values but one, into the training part, where a model looks them
-up. So a random walk, which nobody can forecast, seems easy. Each of our folds trains on what came
-before it, less a gap as long as the targets look ahead.
+up; a random walk, which nobody can forecast, then seems easy. Each of our folds trains on what
+came before it, less a gap as long as the targets look ahead.
 
 **When it fails.** A change that the training part never saw is unknown to every model. On short or
 wild series the baselines win often. Then use the baseline.
@@ -862,10 +834,8 @@ def forecaster_gradients(model, X, y):
 
 
 def forecast_all(series, p):
-    """Train on three quarters of the windows and forecast the rest, one step ahead.
-
-    Returns {name: forecasts}, the true values, and the trained RNN. It sees each window less its
-    last value, so that a trend stays in the range it was trained on."""
+    """Train on three quarters of the windows; {name: one-step forecasts of the rest}, the true
+    values, and the RNN, which sees windows less their last value: so a trend stays in range."""
     X, y = make_windows(series, p)
     cut, last = 3 * len(y) // 4, X[:, -1]
     past, rng = series[: p + cut], np.random.default_rng(0)
@@ -926,20 +896,17 @@ def demo_forecast(plot=False):
     (w, b), model = fit_autoregression(X, target), sklearn_autoregression(X, target)
     layer, readout = torch_forecaster(rnn)
     theirs = readout(layer(tensor(X.T[:, :, None].copy()))[0][-1])[:, 0].detach().numpy()
-    folds, split = (np.concatenate([np.concatenate(fold) for fold in folds]) for folds in (
-        time_folds(100, 4, gap=9), TimeSeriesSplit(4, gap=9).split(np.zeros(100))))
-
+    folds = np.hstack([np.hstack(fold) for fold in time_folds(100, 4, gap=9)])
+    split = np.hstack([np.hstack(f) for f in TimeSeriesSplit(4, gap=9).split(np.zeros(100))])
     if plot:
         save_plot("sequence_models_forecast.png", size=(9, 4.5), draw=lambda ax: [
             ax.plot(y, "k", label="the series"),
             *(ax.plot(values, "--", label=name) for name, values in forecasts.items()),
             ax.set(xlabel="step of the test part", ylabel="value"), ax.legend(fontsize="small")])
-    return report([
-        compare("autoregression w", w, model.coef_, *ALLOWED["autoregression"]),
-        compare("autoregression b", b, model.intercept_, *ALLOWED["autoregression"]),
-        compare("folds, with a gap", folds, split, *ALLOWED["folds"]),
-        compare("forecasts of the RNN", forecast_rnn(rnn, X)[0], theirs, *ALLOWED["recurrent"]),
-    ])
+    ours, fitted = np.append(w, b), np.append(model.coef_, model.intercept_)
+    return report([compare("autoregression w, b", ours, fitted, *ALLOWED["autoregression"]),
+                   compare("RNN", forecast_rnn(rnn, X)[0], theirs, *ALLOWED["recurrent"]),
+                   compare("folds, with a gap", folds, split, *ALLOWED["folds"])])
 
 # Try: make the noise of the series 2.0. Which line of the table is lowest then?
 
