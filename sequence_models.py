@@ -522,7 +522,8 @@ def cross_entropy(logits, targets):
 def gpt_gradients(model, tokens, targets):
     """The loss of predicting targets (B, T) from tokens (B, T), and a GPT of gradients."""
     logits, _, back = gpt(model, tokens)
-    loss, dlogits = cross_entropy(logits, check_tokens("targets", targets, len(model.tokens), 2))
+    targets = check_shape("targets", targets, *logits.shape[:2])
+    loss, dlogits = cross_entropy(logits, check_tokens("targets", targets, logits.shape[2], 2))
     return loss, back(dlogits)
 
 
