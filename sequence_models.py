@@ -811,9 +811,10 @@ def fit_autoregression(X, y):  # least squares, explained in linear_models.py
     """Equation (15): w (p,) and b; of all w that fit equally well the shortest."""
     X, y = check_Xy(X, y)
     mean, middle = X.mean(axis=0), y.mean()
-    U, s, Vt = np.linalg.svd(X - mean, full_matrices=False)
+    R = np.linalg.qr(np.column_stack([X - mean, y - middle]), mode="r")  # small, same lengths
+    U, s, Vt = np.linalg.svd(R[:, :-1], full_matrices=False)
     kept = s > np.finfo(float).eps * max(X.shape) * np.linalg.norm(X)  # the rest is rounding
-    w = Vt[kept].T @ (U[:, kept].T @ (y - middle) / s[kept])
+    w = Vt[kept].T @ (U[:, kept].T @ R[:, -1] / s[kept])
     return w, middle - mean @ w
 
 
