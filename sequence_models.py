@@ -218,18 +218,18 @@ def demo_recurrent(plot=False):
             weights = init_recurrent(rng, 3, 32, k)
             weights.bx[32:64] = bias
             models[kind, f"gate bias {bias}"] = step, weights, start
-    print("                        |dL/dx| 59, 39, 19 steps back     factor per step, inputs")
-    print("                        as a share of the last one        all 0     normal")
+    print("                        |dL/dx| 59, 39 and 19 steps      factor per step")
+    print("                        back, over that of the last      inputs 0   normal inputs")
     shares, comparisons = {}, []
     for (kind, option), (step, weights, start) in models.items():
-        factors = []
+        norms = []
         for inputs in [0 * x, x]:  # all 0 leaves the RNN at h = 0, where the slope of tanh is 1
             h, _, back = unroll(step, weights, inputs, *start)
-            norm = np.linalg.norm(back(dh, *start[1:])[0], axis=(1, 2))
-            factors.append((norm[10] / norm[40]) ** (1 / 30))
-        share = shares[f"{kind}, {option}"] = norm / norm[-1]
+            norms.append(np.linalg.norm(back(dh, *start[1:])[0], axis=(1, 2)))
+        share = shares[f"{kind}, {option}"] = norms[0] / norms[0][-1]
         far = "  ".join(f"{v:7.0e}" for v in share[[0, 20, 40]])
-        print(f"  {kind:4} {option:15}  {far}      {factors[0]:8.2f} {factors[1]:10.2f}")
+        quiet, normal = ((norm[10] / norm[40]) ** (1 / 30) for norm in norms)
+        print(f"  {kind:4} {option:15}  {far}      {quiet:8.2f} {normal:10.2f}")
         if option in ("radius 1.1", "gate bias 2"):
             run, d = torch_recurrent(kind, weights), rng.normal(size=dh.shape)
             (dx, *_, gradients), names = back(d, *start[1:]), "h dx dWx dWh dbx dbh"
@@ -239,7 +239,7 @@ def demo_recurrent(plot=False):
         save_plot("sequence_models_recurrent.png", lambda ax: [
             *(ax.semilogy(share[::-1], "--" if "RNN" in name else "-", label=name)
               for name, share in shares.items()),
-            ax.set(xlabel="steps back from the end", ylabel="|dL/dx| as a share of the last one"),
+            ax.set(xlabel="steps back from the end", ylabel="|dL/dx|, over that of the last step"),
             ax.legend(fontsize="small")])
     return report(comparisons)
 
