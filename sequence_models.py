@@ -111,7 +111,8 @@ Recurrent = namedtuple("Recurrent", "Wx Wh bx bh")  # weights or gradients; k = 
 
 def init_recurrent(rng, inputs, width, gates=1):
     """Every number uniform within 1/√H of 0, the usual start: D = inputs, H = width."""
-    shapes = (inputs, gates * width), (width, gates * width), gates * width, gates * width
+    k = gates * check_number("width", width, least=1, integer=True)
+    shapes = (check_number("inputs", inputs, least=1, integer=True), k), (width, k), k, k
     return Recurrent(*(rng.uniform(-1, 1, shape) / np.sqrt(width) for shape in shapes))
 
 def sigmoid(a):
@@ -150,11 +151,11 @@ def gru_step(a, u, h):
         return np.concatenate([dr, dz, dn], axis=1), np.concatenate([dr, dz, dn * r], axis=1), g * z
     return (n + z * (h - n),), back
 
-def unroll(step, weights, x, *start):
+def unroll(step, weights, x, h0, *c0):
     """Run a step over x (T, B, D) from h₀ (LSTM: and c₀) (B, H): h (T, B, H), the final states,
     and back(dh) (LSTM: and dc, for the final c) -> dx, dh₀ (dc₀), and the weights' gradients."""
     x, H = check_shape("x", x, None, None, len(weights.Wx)), len(weights.Wh)
-    states = [check_shape(f"{n}0", s, x.shape[1], H) for n, s in zip("hc", start)]
+    states = [check_shape(f"{n}0", s, x.shape[1], H) for n, s in zip("hc", (h0, *c0))]
     a, to_x = affine(x, weights.Wx, weights.bx)  # the inputs' part of all steps at once
     h, to_steps = np.empty((len(x) + 1, x.shape[1], H)), []
     h[0] = states[0]
@@ -397,6 +398,8 @@ HEAD = 8  # columns of a head in the GPT, which thus has E / 8 heads
 
 def init_gpt(rng, vocab, context, width=32, layers=2):
     """Matrices normal with standard deviation 0.08, biases 0, gains 1; GELU on 4E columns."""
+    if check_number("width", width, least=HEAD, integer=True) % HEAD:
+        raise ValueError(f"width must be a multiple of {HEAD}, not {width}")
     E, L, stacked = width, layers, []
     for rows, columns in [(E, 3 * E), (E, E), (E, 4 * E), (4 * E, E)]:
         stacked += [0.08 * rng.normal(size=(L, rows, columns)), np.zeros((L, columns))]
@@ -519,7 +522,7 @@ def pick_token(logits, u, temperature=1.0, top_k=None):
     if top_k is not None:
         check_number("top_k", top_k, least=1, most=len(logits), integer=True)
         logits = np.where(logits >= np.sort(logits)[-top_k], logits, -np.inf)
-    if check_number("temperature", temperature, least=0) == 0:
+    if check_number("temperature", temperature, least=0) < 1e-9:
         return int(np.argmax(logits))
     total = np.cumsum(softmax((logits - logits.max()) / temperature))
     return int(np.searchsorted(total, u * total[-1]))  # the first whose total reaches u
@@ -754,6 +757,7 @@ def make_windows(series, p, ahead=1):
 
 def time_folds(n, k, gap=0):
     """k pairs (train, test): the last k blocks of n // (k + 1) rows, and what came before."""
+    check_number("n", n, least=2, integer=True)
     size = n // (check_number("k", k, least=1, most=n - 1, integer=True) + 1)
     check_number("gap", gap, least=0, below=n - k * size, integer=True)
     starts = range(n - k * size, n, size)
@@ -762,6 +766,7 @@ def time_folds(n, k, gap=0):
 def seasonal_naive(series, start, period=1):
     """Forecasts of series[start:]: each is the value one period before. Period 1 is naive."""
     series = check_array("series", series, 1)
+    check_number("start", start, least=1, most=len(series) - 1, integer=True)
     check_number("period", period, least=1, most=start, integer=True)
     return series[start - period : len(series) - period]
 
@@ -792,6 +797,7 @@ def forecast_all(series, p):
     """Train on three quarters of the windows; {name: one-step forecasts of the rest}, the true
     values, and the RNN, which sees windows less their last value: so a trend stays in range."""
     X, y = make_windows(series, p)
+    check_number("the length of series", len(series), least=40)
     cut, last = 3 * len(y) // 4, X[:, -1]
     past, rng = series[: p + cut], np.random.default_rng(0)
     period = min(range(2, len(past) // 2), key=lambda k: mse(past[k:], past[:-k]))
@@ -866,10 +872,10 @@ def on_csv(path, column, plot):
     if column not in columns:
         raise ValueError(f"{path} has no column {column!r}; it has {', '.join(columns)}")
     series = columns[column]
-    if series.dtype.kind != "f" or np.isnan(series).any() or len(series) < 40:
-        raise ValueError(f"column {column!r} must hold 40 numbers or more, without text or gaps")
+    if series.dtype.kind != "f" or np.isnan(series).any():
+        raise ValueError(f"column {column!r} must hold numbers, without text or gaps")
     print(f"== {column}: root mean squared error, one step ahead, on the last quarter ==\n")
-    print_errors(*forecast_all(series, p=min(24, len(series) // 8))[:2])
+    print_errors(*forecast_all(series, p=max(1, min(24, len(series) // 8)))[:2])
 
 # %%
 if __name__ == "__main__":

@@ -76,6 +76,12 @@ def test_init_recurrent_is_uniform_within_one_over_root_H(gates):
     assert weights.Wh.min() < -0.2 and weights.Wh.max() > 0.2
 
 
+@pytest.mark.parametrize("inputs, width, error", [(0, 3, ValueError), (2, 0, ValueError), (2, "3", TypeError), (1.5, 3, TypeError)])
+def test_init_recurrent_refuses_bad_sizes(inputs, width, error):
+    with pytest.raises(error, match="inputs must be|width must be"):
+        sm.init_recurrent(np.random.default_rng(0), inputs, width)
+
+
 @pytest.mark.parametrize("a, s", [(0, 0.5), (math.log(3), 0.75), (-1000, 0), (1000, 1)])
 def test_sigmoid_by_hand(a, s):
     agree("sigmoid", sm.sigmoid(np.array(a)), s, *HAND)
@@ -446,6 +452,12 @@ def test_init_gpt_shapes_and_spread(layers, width):
     assert options.W_up.shape == (2, 32, 128)
 
 
+@pytest.mark.parametrize("width, words", [(12, "multiple of 8, not 12"), (4, "width must be at least 8"), (0, "width must")])
+def test_init_gpt_refuses_a_width_without_whole_heads(width, words):
+    with pytest.raises(ValueError, match=words):
+        sm.init_gpt(np.random.default_rng(0), 5, 6, width=width)
+
+
 @pytest.mark.parametrize("layers, width, vocab, context, batch, steps", [
     (1, 8, 3, 4, 1, 1), (2, 16, 7, 9, 2, 9), (3, 24, 5, 6, 3, 4), (2, 32, 20, 12, 4, 10)])
 def test_gpt_loss_logits_and_all_gradients_equal_torch(layers, width, vocab, context, batch, steps):
@@ -648,6 +660,7 @@ def test_pick_token_at_temperature_0_takes_the_likeliest_whatever_u():
     for u in [1e-9, 0.5, 1]:
         assert sm.pick_token([0.0, 3.0, 2.9], u, temperature=0) == 1
         assert sm.pick_token([0.0, 3.0, 2.9], u, temperature=0, top_k=2) == 1
+        assert sm.pick_token([0.0, 3.0, 2.9], u, temperature=1e-320) == 1
 
 
 def test_pick_token_draws_with_the_right_frequencies():
@@ -863,6 +876,7 @@ def test_time_folds_equal_time_series_split(n, k, gap):
 
 @pytest.mark.parametrize("n, k, gap, error, words", [
     (5, 5, 0, ValueError, "k must be"), (5, 0, 0, ValueError, "k must be"), (10, 2, -1, ValueError, "gap must be"),
+    ("10", 2, 0, TypeError, "n must be"), (1, 1, 0, ValueError, "n must be at least 2"),
     (10, 2, 4, ValueError, "gap must be at least 0 and below 4"), (10, 1.5, 0, TypeError, "k must be")])
 def test_time_folds_refuse_what_leaves_nothing_to_train_on(n, k, gap, error, words):
     with pytest.raises(error, match=words):
@@ -877,6 +891,9 @@ def test_seasonal_naive_by_hand():
     for period, error in [(5, ValueError), (0, ValueError), (1.5, TypeError)]:
         with pytest.raises(error, match="period must be"):
             sm.seasonal_naive(series, 4, period)
+    for start, error in [(0, ValueError), (6, ValueError), (None, TypeError)]:
+        with pytest.raises(error, match="start must be"):
+            sm.seasonal_naive(series, start)
 
 
 def test_fit_autoregression_finds_the_rule_of_a_series():
@@ -1031,9 +1048,10 @@ def test_on_csv_says_that_nothing_beats_the_last_value_of_a_random_walk(tmp_path
 
 @pytest.mark.parametrize("values, column, words", [
     (range(50), "lode", "no column 'lode'; it has day, load, name"),
-    (range(50), "name", "column 'name' must hold 40 numbers or more, without text or gaps"),
+    (range(50), "name", "column 'name' must hold numbers, without text or gaps"),
     ([*range(49), ""], "load", "without text or gaps"),
-    (range(39), "load", "40 numbers or more"),
+    (range(39), "load", "the length of series must be at least 40, not 39"),
+    (range(3), "load", "the length of series must be at least 40, not 3"),
 ])
 def test_on_csv_refuses_what_it_cannot_forecast(tmp_path, values, column, words):
     with pytest.raises(ValueError, match=words):
