@@ -15,11 +15,10 @@ Run `python sequence_models.py`, or a part: `python sequence_models.py gpt`; che
     Wx, bx    input weights, k gates side by side: `weights.Wx`             (D, kH), (kH,)
     Wh, bh    recurrent weights: `weights.Wh`                               (H, kH), (kH,)
     Q, K, V   queries, keys and values of attention: `q`, `k`, `v`          (.., T, d)
-    dz        the gradient ∂L/∂z of the loss L, for any z                   shape of z
     ⊙, σ      product element by element; sigmoid 1/(1 + exp(-a))
 
-Every layer returns its result and `back`, a function that takes the gradient of the result to the
-gradients of all that went in. Examples are rows: a layer is x W + b, and the way back is dz Wᵀ.
+Write dz for ∂L/∂z, the gradient of a loss L. Every layer returns its result z, and `back`, which
+takes dz to the gradients of all that went in. Examples are rows: z = x W + b, and dx = dz Wᵀ.
 """
 
 # %%
@@ -38,10 +37,10 @@ ALLOWED = {
     "attention": (1e-10, SUMS),
     "GPT": (1e-8, "rounding grows over AdamW steps, which divide by small numbers"),
     "cache": (1e-12, "the same numbers, kept in place of computed again"),
-    "samples": (0, "whole numbers"),
-    "tokens": (0, "whole numbers"),
+    "samples": (0, "whole numbers are equal or not"),
+    "tokens": (0, "whole numbers are equal or not"),
     "autoregression": (1e-10, "two orthogonal factorisations of a well-conditioned design"),
-    "folds": (0, "whole numbers"),
+    "folds": (0, "whole numbers are equal or not"),
 }
 
 def check_shape(name, value, *shape):
@@ -81,7 +80,7 @@ acts on everything later, by way of uₜ₊₁. So walk from the last step to th
 **When it fails.** Going back k steps multiplies by k slopes of tanh, at most 1 each, and k times
 by Whᵀ. With slopes near 1, and ρ (rho) the spectral radius of Wh, its largest |eigenvalue|,
 
-    ‖gₜ₋ₖ‖ grows or shrinks like ρᵏ                                                         (4)
+    ‖gₜ₋ₖ‖ grows or shrinks like ρᵏ as k grows                                              (4)
 
 Below 1 the gradient vanishes: step t learns nothing from step t - k. Above 1 it explodes, until
 tanh saturates; clipping cures that, but nothing cures the other. And mistakes hide: a network
@@ -107,7 +106,8 @@ leaves 0.000001 after 20 steps. Let them start open: a bias of 1 or more for f (
 """
 
 # %%
-Recurrent = namedtuple("Recurrent", "Wx Wh bx bh")  # weights or gradients; k = 1, 4 or 3 gates
+# Weights, or their gradients. The parts stand side by side: LSTM i, f, n, o (k = 4), GRU r, z, n
+Recurrent = namedtuple("Recurrent", "Wx Wh bx bh")
 
 def init_recurrent(rng, inputs, width, gates=1):
     """Every number uniform within 1/√H of 0, the usual start: D = inputs, H = width."""
@@ -191,8 +191,7 @@ def torch_recurrent(kind, weights):
     return torch_copy(getattr(nn, kind)(len(weights.Wx), len(weights.Wh)), weights)
 
 def torch_gradients(run, inputs, upstream, module=None):
-    """The outputs of run(*inputs), then the gradients of L = Σ upstream ⊙ outputs at every
-    input and at every parameter of the module, transposed to our shapes."""
+    """Outputs of run(*inputs), and gradients of Σ upstream ⊙ outputs at inputs and parameters."""
     import torch
     inputs = [torch.tensor(a, requires_grad=True) for a in inputs]
     outputs, parameters = run(*inputs), module.parameters() if module else []
@@ -244,7 +243,7 @@ def demo_recurrent(plot=False):
             ax.legend(fontsize="small")])
     return report(comparisons)
 
-# Try: make the sequences 200 steps long. Which of the rows still pass a gradient on?
+# Try: gate biases of -2 and of 8. How far back does the gradient of each reach?
 
 # %% [markdown]
 """
@@ -281,8 +280,7 @@ def causal_mask(steps):
 
 def softmax(s):
     """Weights along the last axis that sum to 1; nothing but zeros where all s are -inf."""
-    e = s - s.max(axis=-1, keepdims=True, initial=-1e300)
-    np.exp(e, out=e)
+    e = np.exp(s - s.max(axis=-1, keepdims=True, initial=-1e300))
     e /= np.maximum(e.sum(axis=-1, keepdims=True), 1)  # the largest e is 1, so the sum is, too
     return e
 
@@ -339,14 +337,13 @@ def demo_attention(plot=False):
     """Every letter looks for letters like itself: the weights P as a table."""
     from torch import nn, tensor
     print("\n== Which letters does each letter look at? ==\n")
-    text, rng, causal = "abcabdab", np.random.default_rng(0), causal_mask(8)
+    text, rng, causal, comparisons = "abcabdab", np.random.default_rng(0), causal_mask(8), []
     onehot = np.eye(4)[["abcd".index(letter) for letter in text]]  # equal letters, equal keys
     p = attention(6 * onehot, onehot, onehot, causal)[1]
     print("       " + "    ".join(text) + "   <- key")
     for letter, row in zip(text, p):
         print(f"  {letter} " + " ".join(f"{share:4.0%}" if share else "   ." for share in row))
     (q, k, v, do), (x, dy) = rng.normal(size=(4, 2, 3, 8, 4)), rng.normal(size=(2, 2, 8, 12))
-    comparisons = []
     for title, mask in [("all True:", causal | True), ("causal:", causal)]:
         (o, _, back), run = attention(q, k, v, mask), nn.functional.scaled_dot_product_attention
         theirs = torch_gradients(lambda *qkv, m=tensor(mask): [run(*qkv, m)], [q, k, v], [do])
@@ -372,14 +369,12 @@ def demo_attention(plot=False):
 
 **Idea.** A token becomes a row of a table plus a row for its position. Blocks add corrections to
 that stream x, each read from a normalised copy (pre-norm), so the gradient keeps a straight road
-back. The table of tokens also reads the result (weight tying). The loss L is the mean surprise
-at the next token; thanks to the mask all B T predictions are made at once:
+back. The table of tokens also reads the result (weight tying), so it has two gradients to add up.
+The loss L is the mean surprise at the next token; thanks to the mask, at all steps at once:
 
     x = tokens[id] + positions[t]                                                          (11)
     x ← x + MultiHead(LayerNorm(x)),   x ← x + GELU(LayerNorm(x) W_up) W_down              (12)
     logits = LayerNorm(x) tokensᵀ,   L = -1/(BT) Σ log softmax(logits)[next id]            (13)
-
-The table thus has two gradients, from (11) and from (13), and needs their sum.
 
 **Writing** appends tokens drawn from softmax(logits / temperature): 1 is what the model believes,
 0 takes the likeliest, top-k cuts off the unlikely. No old step sees a new one, so old keys and
@@ -419,8 +414,8 @@ def layer_norm(x, gain, bias):  # explained in neural_networks.py
         return g * inverse, (dy * x).sum(axis=(0, 1)), dy.sum(axis=(0, 1))
     return x * gain + bias, back
 
-def gelu(x):  # explained in neural_networks.py
-    """x p and its slope; p is about the chance that a normal number is below x (as in GPT-2)."""
+def gelu(x):  # explained in neural_networks.py, in its exact form
+    """x p and its slope; p is about the chance that a normal number is below x, as in GPT-2."""
     root, square = np.sqrt(2 / np.pi), x * x
     p = 0.5 + 0.5 * np.tanh(x * (root + 0.044715 * root * square))
     return x * p, p + 2 * x * p * (1 - p) * (root + 0.134145 * root * square)
@@ -599,10 +594,10 @@ def demo_gpt(plot=False):
     model, losses = train(start, gpt_gradients, batches)
     before, after = (gpt_gradients(one, new[:, :-1], new[:, 1:])[0] for one in (start, model))
     print("  perplexity on fresh lines: between how many letters it hesitates")
-    for name, value in [("letters counted", ngram_perplexity(ids, test, V, 1)),
-                        ("pairs counted", ngram_perplexity(ids, test, V, 2)),
-                        ("GPT, untrained", np.exp(before)), ("GPT, 200 steps", np.exp(after)),
-                        ("best possible", np.exp(nats / len(test)))]:
+    values = [ngram_perplexity(ids, test, V, n) for n in (1, 2)]
+    values += np.exp([before, after, nats / len(test)]).tolist()
+    names = "count letters", "count pairs", "GPT, untrained", "GPT, 200 steps", "best possible"
+    for name, value in zip(names, values):
         print(f"  {name:15} {value:6.2f}  {'#' * round(2 * value)}")
     theirs = torch_train_gpt(start, batches[:20])
     comparisons = [compare("GPT losses, 20 steps", losses[:20], theirs, *ALLOWED["GPT"])]
@@ -627,8 +622,7 @@ def demo_gpt(plot=False):
 """
 ## Tokens: byte-pair encoding
 
-**Question.** Which pieces of text should a model read? Letters make long sequences; words make an
-endless vocabulary, and a new word is still unknown.
+**Question.** Which pieces of text should a model read? Letters are many, and new words unknown.
 
 **Idea.** Start from the 256 bytes of UTF-8, so that any text can be written, and cut the text into
 words. Then, again and again, make the most frequent pair of neighbours in words a new token:
@@ -709,10 +703,9 @@ def demo_bpe(plot=False):
     """Learn tokens from real text: scikit-learn's description of its breast cancer data."""
     from sklearn.datasets import load_breast_cancer, load_diabetes
     print("\n== Which pieces is English made of? ==\n")
-    text, unseen = load_breast_cancer().DESCR, load_diabetes().DESCR
+    text, unseen, comparisons = load_breast_cancer().DESCR, load_diabetes().DESCR, []
     bpe, library = train_bpe(text, 500), tokenizers_bpe(text, 500)
     print("  the longest tokens:", *(repr(t.decode()) for t in sorted(bpe.tokens, key=len)[:-8:-1]))
-    comparisons = []
     for name, sample in [("its own text", text), ("unseen", unseen), ("Greek", "μῆνιν ἄειδε θεά")]:
         ids, theirs = encode(bpe, sample), library.encode(sample).ids
         print(f"  {name:13} {len(sample.encode()):5} bytes -> {len(ids):5} tokens")
@@ -735,7 +728,7 @@ def demo_bpe(plot=False):
     ŷₜ₊₁ = b + w₁ yₜ₋ₚ₊₁ + .. + wₚ yₜ,   minimise Σ (yₜ₊₁ - ŷₜ₊₁)² over w and b            (15)
 
 An RNN may read the same window a value at a time. Both must beat forecasts that cost nothing:
-naive, the last value, and seasonal naive, the value one season ago. Often they do not.
+naive, the last value, and seasonal naive, the value one season ago.
 
 **Split by time.** Train on the past, test on the future. A random split puts the neighbours of
 each test window, which share all values but one, into the training part, where a model looks them
@@ -853,8 +846,8 @@ def demo_forecast(plot=False):
     ours, model = np.append(*fit_autoregression(X, target)), sklearn_autoregression(X, target)
     fitted, (layer, readout) = np.append(model.coef_, model.intercept_), torch_forecaster(rnn)
     theirs = readout(layer(tensor(X.T[:, :, None].copy()))[0][-1])[:, 0].detach().numpy()
-    folds = np.hstack([np.hstack(fold) for fold in time_folds(100, 4, gap=9)])
-    split = np.hstack([np.hstack(f) for f in TimeSeriesSplit(4, gap=9).split(np.zeros(100))])
+    folds, split = (np.hstack([np.hstack(fold) for fold in folds]) for folds in (
+        time_folds(100, 4, gap=9), TimeSeriesSplit(4, gap=9).split(np.zeros(100))))
     if plot:
         save_plot("sequence_models_forecast.png", size=(9, 4.5), draw=lambda ax: [
             ax.plot(y, "k", label="the series"),
@@ -868,8 +861,7 @@ def demo_forecast(plot=False):
 
 def on_csv(path, column, plot):
     """The table of errors for the reader's own series, in the order of its rows."""
-    columns = read_csv(path)
-    if column not in columns:
+    if column not in (columns := read_csv(path)):
         raise ValueError(f"{path} has no column {column!r}; it has {', '.join(columns)}")
     series = columns[column]
     if series.dtype.kind != "f" or np.isnan(series).any():

@@ -76,7 +76,7 @@ def test_init_recurrent_is_uniform_within_one_over_root_H(gates):
     assert weights.Wh.min() < -0.2 and weights.Wh.max() > 0.2
 
 
-@pytest.mark.parametrize("inputs, width, error", [(0, 3, ValueError), (2, 0, ValueError), (2, "3", TypeError), (1.5, 3, TypeError)])
+@pytest.mark.parametrize("inputs, width, error", [(0, 3, ValueError), (2, 0, ValueError), (2, "3", TypeError), (1.5, 3, TypeError), (2, 3.5, TypeError)])
 def test_init_recurrent_refuses_bad_sizes(inputs, width, error):
     with pytest.raises(error, match="inputs must be|width must be"):
         sm.init_recurrent(np.random.default_rng(0), inputs, width)
@@ -437,6 +437,21 @@ def noisy_gpt(rng, *args, **options):
     return sm.GPT(*(a + 0.3 * rng.normal(size=a.shape) for a in model))
 
 
+def test_layer_norm_and_gelu_agree_with_neural_networks():
+    """explained in neural_networks.py; its GELU is exact, ours the tanh form, 0.0005 apart."""
+    networks = pytest.importorskip("neural_networks")
+    rng = np.random.default_rng(0)
+    x, dy, (gain, bias) = rng.normal(size=(2, 3, 7)), rng.normal(size=(2, 3, 7)), rng.normal(size=(2, 7))
+    y, back = sm.layer_norm(x, gain, bias)
+    theirs, *pulls = networks.layer_norm(x, gain, bias)
+    for a, b in zip([y, *back(dy)], [theirs, *(pull(dy) for pull in pulls)], strict=True):
+        agree("layer norm", a, b, *sm.ALLOWED["attention"])
+    a, slope = sm.gelu(x)
+    theirs, pull = networks.gelu(x)
+    agree("gelu", a, theirs, 1e-3, "the tanh form is not exact")
+    agree("slope", slope, pull(np.ones_like(x)), 2e-3, "the tanh form is not exact")
+
+
 @pytest.mark.parametrize("layers, width", [(2, 32), (1, 8), (3, 16)])
 def test_init_gpt_shapes_and_spread(layers, width):
     model = sm.init_gpt(np.random.default_rng(0), vocab=11, context=9, width=width, layers=layers)
@@ -560,6 +575,18 @@ def test_train_steps_as_adamw_of_torch(lr, decay):
         optimizer.step()
     agree("after the last step", model.a, theirs[0].detach().numpy(), 1e-12, "the same steps")
     assert isinstance(model, Bowl) and len(losses) == 25 and losses[0] > losses[-1]
+
+
+def test_train_agrees_with_adamw_of_optimization():
+    """explained in optimization.py; both decay by 0.01."""
+    optimization = pytest.importorskip("optimization")
+    start, target = np.array([1.0, -2.0, 3.0]), np.array([0.0, 1.0, 3.0])
+    One = namedtuple("One", "a")
+    model, _ = sm.train(One(start), lambda m: (0.0, One(2 * (m.a - target))), [()] * 30, lr=0.05)
+    optimizer = optimization.AdamW(start, lr=0.05)
+    for _ in range(30):
+        optimizer.step(2 * (optimizer.params - target))
+    agree("after 30 steps", model.a, optimizer.params, 1e-12, "the same steps")
 
 
 @pytest.mark.parametrize("layers, width, seed", [(1, 16, 0), (2, 16, 1), (3, 8, 2)])
