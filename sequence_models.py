@@ -793,7 +793,8 @@ def forecast_all(series, p):
     check_number("the length of series", len(series), least=40)
     cut, last = 3 * len(y) // 4, X[:, -1]
     past, rng = series[: p + cut], np.random.default_rng(0)
-    period = min(range(2, len(past) // 2), key=lambda k: mse(past[k:], past[:-k]))
+    errors = np.array([mse(past[k:], past[:-k]) for k in range(2, len(past) // 2)])
+    period = 2 + int(np.argmax(errors <= 1.5 * errors.min()))  # the shortest good one
     w, b = fit_autoregression(X[:cut], y[:cut])
     spread = (y - last)[:cut].std() or 1.0  # the training part alone decides
     windows, changes = (X - last[:, None]) / spread, (y - last) / spread
@@ -806,13 +807,18 @@ def forecast_all(series, p):
         f"RNN, {p} steps": last[cut:] + spread * forecast_rnn(model, windows[cut:])[0],
     }, y[cut:], model
 
-def print_errors(forecasts, y):
-    """Root mean squared errors as a table, and a plain verdict."""
+def show_forecasts(forecasts, y, plot):
+    """Root mean squared errors as a table, a plain verdict, and the picture."""
     errors = {name: np.sqrt(mse(y, values)) for name, values in forecasts.items()}
     for name, error in errors.items():
-        print(f"  {name:26} {error:10.4g}  {'#' * round(30 * error / max(errors.values()))}")
+        print(f"  {name:26} {error:10.4g}  {'#' * round(30 * error / (max(errors.values()) or 1))}")
     best = min(errors, key=errors.get)
     print(f"  lowest: {best}" + ". No model beats this baseline" * ("naive" in best))
+    if plot:
+        save_plot("sequence_models_forecast.png", size=(9, 4.5), draw=lambda ax: [
+            *(ax.plot(values, "--", label=name) for name, values in forecasts.items()),
+            ax.plot(y, "k", label="the series"), ax.legend(fontsize="small"),
+            ax.set(xlabel="step of the test part", ylabel="value, and its forecasts")])
 
 # %%
 def sklearn_autoregression(X, y):
@@ -833,7 +839,7 @@ def demo_forecast(plot=False):
     print("\n== Does the model beat no model? ==\n")
     series = make_series(rng := np.random.default_rng(0), 400)
     forecasts, y, rnn = forecast_all(series, p=24)
-    print_errors(forecasts, y)
+    show_forecasts(forecasts, y, plot)
     print("\n  A random walk, 10 steps ahead, forecast by looking up the most similar window:")
     X, target = make_windows(rng.normal(size=800).cumsum(), 20, ahead=10)
     order, n = rng.permutation(len(X)), 3 * len(X) // 4
@@ -848,11 +854,6 @@ def demo_forecast(plot=False):
     theirs = readout(layer(tensor(X.T[:, :, None].copy()))[0][-1])[:, 0].detach().numpy()
     folds, split = (np.hstack([np.hstack(fold) for fold in folds]) for folds in (
         time_folds(100, 4, gap=9), TimeSeriesSplit(4, gap=9).split(np.zeros(100))))
-    if plot:
-        save_plot("sequence_models_forecast.png", size=(9, 4.5), draw=lambda ax: [
-            ax.plot(y, "k", label="the series"),
-            *(ax.plot(values, "--", label=name) for name, values in forecasts.items()),
-            ax.set(xlabel="step of the test part", ylabel="value"), ax.legend(fontsize="small")])
     return report([compare("autoregression w, b", ours, fitted, *ALLOWED["autoregression"]),
                    compare("RNN", forecast_rnn(rnn, X)[0], theirs, *ALLOWED["recurrent"]),
                    compare("folds, with a gap", folds, split, *ALLOWED["folds"])])
@@ -866,8 +867,9 @@ def on_csv(path, column, plot):
     series = columns[column]
     if series.dtype.kind != "f" or np.isnan(series).any():
         raise ValueError(f"column {column!r} must hold numbers, without text or gaps")
+    forecasts, y, _ = forecast_all(series, p=max(1, min(24, len(series) // 8)))
     print(f"== {column}: root mean squared error, one step ahead, on the last quarter ==\n")
-    print_errors(*forecast_all(series, p=max(1, min(24, len(series) // 8)))[:2])
+    show_forecasts(forecasts, y, plot)
 
 # %%
 if __name__ == "__main__":

@@ -346,6 +346,12 @@ def heads_of(rng, width):
     return sm.Heads(*frozen(*(rng.normal(size=shape) / np.sqrt(width) for shape in shapes)))
 
 
+def test_attention_takes_a_mask_as_lists():
+    q, k, v = np.random.default_rng(0).normal(size=(3, 2, 3))
+    o, _, _ = sm.attention(q.tolist(), k.tolist(), v.tolist(), [[True, False], [True, True]])
+    agree("O", o, sm.attention(q, k, v, sm.causal_mask(2))[0], 0, "the same numbers")
+
+
 @pytest.mark.parametrize("heads", [1, 2, 3, 6])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("batch, steps", [(1, 1), (2, 5), (3, 8)])
@@ -1020,6 +1026,12 @@ def test_forecast_all_finds_the_season_and_beats_the_baselines(forecasts):
     assert errors[1] < errors[0] and max(errors[2:]) < 0.8 * min(errors[:2])
 
 
+@pytest.mark.parametrize("period", [4, 7, 12])
+def test_forecast_all_takes_the_shortest_good_season_not_a_multiple(period):
+    series = make_series(np.random.default_rng(1), 160, period=period, trend=0, noise=0.1)
+    assert f"seasonal naive, {period} steps" in sm.forecast_all(series, p=6)[0]
+
+
 def test_forecast_all_does_not_look_ahead(forecasts):
     """Another future, the same forecasts of all that comes before it is known."""
     changed = forecasts.series.copy()
@@ -1045,14 +1057,22 @@ def test_forecast_all_of_a_constant_series_is_exact():
         assert np.isfinite(values).all()
 
 
-def test_print_errors_says_so_when_a_baseline_wins(capsys):
+def test_show_forecasts_says_so_when_a_baseline_wins(capsys):
     y = np.array([1.0, 2.0])
-    sm.print_errors({"naive": y + 0.1, "RNN": y + 0.2}, y)
+    sm.show_forecasts({"naive": y + 0.1, "RNN": y + 0.2}, y, False)
     out = capsys.readouterr().out
     assert "lowest: naive. No model beats this baseline" in out
     assert "0.1  ###############\n" in out and "0.2  " + "#" * 30 + "\n" in out
-    sm.print_errors({"naive": y + 3.0, "RNN": y + 0.2}, y)
+    sm.show_forecasts({"naive": y + 3.0, "RNN": y + 0.2}, y, False)
     assert capsys.readouterr().out.endswith("lowest: RNN\n")
+    sm.show_forecasts({"naive": y, "RNN": y}, y, False)
+    assert "lowest: naive." in capsys.readouterr().out
+
+
+def test_show_forecasts_saves_a_picture_when_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sm.show_forecasts({"naive": np.zeros(3)}, np.ones(3), True)
+    assert [path.name for path in tmp_path.iterdir()] == ["sequence_models_forecast.png"]
 
 
 def write_csv(tmp_path, values):
