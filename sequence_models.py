@@ -587,7 +587,7 @@ def demo_gpt(plot=False):
     (text, _), (fresh, nats) = make_text(rng, 500), make_text(rng, 100)
     letters, V = sorted(set(text)), len(set(text))
     ids, test = (np.array([letters.index(c) for c in t]) for t in (text, fresh))
-    windows = sliding_window_view(ids, 33)[rng.integers(len(ids) - 32, size=(200, 16))]
+    windows = sliding_window_view(ids, 33)[rng.integers(len(ids) - 32, size=(200, 12))]
     batches, new = [(w[:, :-1], w[:, 1:]) for w in windows], sliding_window_view(test, 33)[::32]
     start = init_gpt(rng, V, context=32)
     progress("training a tiny GPT, 200 steps")
