@@ -7,6 +7,7 @@ recurrent network squeezes the past into a state of fixed size, step by step. At
 steps and looks back at those that matter. This chapter builds both with gradients by hand, then
 a tiny GPT, its tokens, and forecasts of a series, measured against doing nothing clever at all.
 Run `python sequence_models.py`, or a part: `python sequence_models.py gpt`; check with `pytest`.
+Functions named torch_..., tokenizers_..., sklearn_... are the library version; the rest is ours.
 
     T, B      steps of a sequence, sequences in a batch                     ()
     D, H, E   width of an input, of a recurrent state, of a transformer     ()
@@ -177,8 +178,7 @@ def unroll(step, weights, x, h0, *c0):
 
 # %%
 def torch_copy(module, arrays):
-    """The library version, everywhere in this chapter: a torch module in float64 whose parameters
-    are copies of our arrays. torch keeps every matrix transposed."""
+    """A torch module in float64 with copies of our arrays. torch keeps every matrix transposed."""
     import torch
     with torch.no_grad():
         for parameter, array in zip(module.double().parameters(), arrays, strict=True):
@@ -523,8 +523,7 @@ def pick_token(logits, u, temperature=1.0, top_k=None):
     return int(np.searchsorted(total, u * total[-1]))  # the first whose total reaches u
 
 def generate(model, prompt, uniforms, temperature=1.0, top_k=None, cached=True):
-    """The prompt (n,) and one more token for each of the uniforms, as a list. cached=False
-    computes all keys and values again for every token: the same, but slower."""
+    """The prompt (n,), then a token for each of the uniforms. cached=False: the same, slower."""
     ids, C = check_tokens("prompt", prompt, len(model.tokens), 1).tolist(), len(model.positions)
     begin, past = max(0, len(ids) - C), None
     for u in uniforms:
@@ -605,8 +604,8 @@ def demo_gpt(plot=False):
     step, full = gpt(model, [test[20:21]], kvs)[0], gpt(model, [test[:21]])[0][:, -1:]
     comparisons.append(compare("logits by the cache", step, full, *ALLOWED["cache"]))
     for temperature, k in [(0, V), (0.7, V), (2, V), (2, 3)]:
-        out = generate(model, [letters.index("\n")], u, temperature, k)
-        written = "".join(letters[i] for i in out).replace("\n", " / ")
+        ids = generate(model, [letters.index("\n")], u, temperature, k)
+        written = "".join(letters[i] for i in ids).replace("\n", " / ")
         print(f"  temperature {temperature:3}, top {k:2}:{written}")
     for k in [V, 3]:
         ours = [pick_token(logits[0, -1], one, temperature, k) for one in u]
@@ -622,7 +621,7 @@ def demo_gpt(plot=False):
 """
 ## Tokens: byte-pair encoding
 
-**Question.** Which pieces of text should a model read? Letters are many, and new words unknown.
+**Question.** What should a model read? Letters make long texts, and no list of words is complete.
 
 **Idea.** Start from the 256 bytes of UTF-8, so that any text can be written, and cut the text into
 words. Then, again and again, make the most frequent pair of neighbours in words a new token:

@@ -477,6 +477,8 @@ def test_init_gpt_shapes_and_spread(layers, width):
 def test_init_gpt_refuses_a_width_without_whole_heads(width, words):
     with pytest.raises(ValueError, match=words):
         sm.init_gpt(np.random.default_rng(0), 5, 6, width=width)
+    with pytest.raises(TypeError, match="width must be a whole number"):
+        sm.init_gpt(np.random.default_rng(0), 5, 6, width=16.0)
 
 
 @pytest.mark.parametrize("layers, width, vocab, context, batch, steps", [
