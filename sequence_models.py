@@ -561,7 +561,7 @@ def torch_train_gpt(model, batches, lr=0.01):
     for tokens, targets in batches:
         x = table(torch.tensor(tokens)) + positions.weight[: tokens.shape[1]]
         hidden = torch.tensor(~causal_mask(tokens.shape[1]))
-        logits = encoder(x, mask=hidden, is_causal=True) @ table.weight.T
+        logits = encoder(x, mask=hidden) @ table.weight.T
         loss = torch.nn.functional.cross_entropy(logits.mT, torch.tensor(targets))
         optimizer.zero_grad()
         loss.backward()
