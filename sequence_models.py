@@ -519,8 +519,8 @@ def pick_token(logits, u, temperature=1.0, top_k=None):
         logits = np.where(logits >= np.sort(logits)[-top_k], logits, -np.inf)
     if check_number("temperature", temperature, least=0) < 1e-9:
         return int(np.argmax(logits))
-    total = np.cumsum(softmax((logits - logits.max()) / temperature))
-    return int(np.searchsorted(total, u * total[-1]))  # the first whose total reaches u
+    total = np.cumsum(softmax(logits / temperature))
+    return int(np.searchsorted(total, u * total[-1]))  # total[-1] is 1, but for rounding
 
 def generate(model, prompt, uniforms, temperature=1.0, top_k=None, cached=True):
     """The prompt (n,), then a token for each of the uniforms. cached=False: the same, slower."""

@@ -704,6 +704,12 @@ def test_pick_token_draws_with_the_right_frequencies():
     assert drawn.tolist() == [200, 500, 300]
 
 
+def test_pick_token_stays_in_the_vocabulary_when_rounding_sums_to_less_than_one():
+    rows = np.random.default_rng(0).normal(size=(200, 30))
+    assert min(np.cumsum(sm.softmax(row))[-1] for row in rows) < 1
+    assert all(sm.pick_token(row, 1.0) == 29 for row in rows)
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("top_k", [None, 1, 5, 30])
 def test_pick_token_equals_torch_given_the_uniforms(temperature, top_k):
