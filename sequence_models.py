@@ -765,8 +765,7 @@ def seasonal_naive(series, start, period=1):
 def fit_autoregression(X, y):  # least squares, explained in linear_models.py
     """Equation (15): w (p,) and b; of all w that fit equally well the shortest."""
     X, y = check_Xy(X, y)
-    A = np.column_stack([X, y])
-    mean = A.mean(axis=0)
+    mean = (A := np.column_stack([X, y])).mean(axis=0)
     R = np.linalg.qr(A - mean, mode="r")  # small, with the lengths and angles of A
     U, s, Vt = np.linalg.svd(R[:, :-1], full_matrices=False)
     kept = s > np.finfo(float).eps * max(X.shape) * np.linalg.norm(X)  # the rest is rounding
