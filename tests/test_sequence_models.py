@@ -1034,10 +1034,27 @@ def test_forecast_all_finds_the_season_and_beats_the_baselines(forecasts):
     assert errors[1] < errors[0] and max(errors[2:]) < 0.8 * min(errors[:2])
 
 
+def test_forecast_all_scales_by_the_spread_of_the_training_part_alone():
+    """The same by hand: 12 windows, of which 9 train; their changes have the spread that counts."""
+    series, rng = np.random.default_rng(1).normal(size=40).cumsum(), np.random.default_rng(0)
+    X, y = sm.make_windows(series, 28)
+    change = y - X[:, -1]
+    spread = change[:9].std()
+    start = sm.Forecaster(*sm.init_recurrent(rng, 1, 16), rng.normal(size=16) / 4, np.zeros(1))
+    windows = (X - X[:, -1:]) / spread
+    model, _ = sm.train(start, sm.forecaster_gradients, [(windows[:9], change[:9] / spread)] * 200)
+    expected = X[9:, -1] + spread * sm.forecast_rnn(model, windows[9:])[0]
+    table, truth, _ = sm.forecast_all(series, p=28)
+    agree("RNN", table["RNN, 28 steps"], expected, 1e-9, "the same steps")
+    agree("true values", truth, y[9:], 0, "the last three")
+
+
 @pytest.mark.parametrize("period", [4, 7, 12])
 def test_forecast_all_takes_the_shortest_good_season_not_a_multiple(period):
     series = make_series(np.random.default_rng(1), 160, period=period, trend=0, noise=0.1)
     assert f"seasonal naive, {period} steps" in sm.forecast_all(series, p=6)[0]
+    exact = np.tile(np.random.default_rng(2).normal(size=period), 60 // period)
+    assert f"seasonal naive, {period} steps" in sm.forecast_all(exact, p=6)[0]
 
 
 def test_forecast_all_does_not_look_ahead(forecasts):
