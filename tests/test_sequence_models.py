@@ -1133,3 +1133,5 @@ def test_on_csv_refuses_what_it_cannot_forecast(tmp_path, values, column, words)
 def test_on_csv_takes_40_values(tmp_path, capsys):
     sm.on_csv(write_csv(tmp_path, range(40)), "load", False)
     assert "autoregression, 5 steps" in capsys.readouterr().out
+    sm.on_csv(write_csv(tmp_path, range(210)), "load", False)
+    assert "autoregression, 24 steps" in capsys.readouterr().out
