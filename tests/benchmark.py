@@ -265,12 +265,109 @@ def lbfgs_logistic(n=20_000):
     )
 
 
+# --- sequence_models.py
+def recurrent_pair(kind, step, gates, states, n):
+    """Forward and backward over n steps, 32 sequences, 64 inputs, width 128: h, dx and dWh."""
+    import torch
+
+    import sequence_models as sm
+
+    rng, zero = np.random.default_rng(0), np.zeros((32, 128))
+    weights = sm.init_recurrent(rng, 64, 128, gates)
+    x, dh = rng.normal(size=(n, 32, 64)), rng.normal(size=(n, 32, 128))
+    module, x2, dh2 = sm.torch_recurrent(kind, weights), torch.tensor(x, requires_grad=True), torch.tensor(dh)
+
+    def scratch():
+        h, _, back = sm.unroll(step, weights, x, *[zero] * states)
+        dx, *_, gradients = back(dh, *[zero] * (states - 1))
+        return np.concatenate([h.ravel(), dx.ravel(), gradients.Wh.ravel()])
+
+    def library():
+        module.zero_grad()
+        x2.grad = None
+        h, _ = module(x2)
+        h.backward(dh2)
+        return torch.cat([h.detach().flatten(), x2.grad.flatten(), module.weight_hh_l0.grad.T.flatten()]).numpy()
+
+    return Pair(scratch, library, 1e-10)
+
+
+def sequence_rnn(n=50):
+    """RNN, forward and backward"""
+    import sequence_models as sm
+
+    return recurrent_pair("RNN", sm.rnn_step, 1, 1, n)
+
+
+def sequence_lstm(n=50):
+    """LSTM, forward and backward"""
+    import sequence_models as sm
+
+    return recurrent_pair("LSTM", sm.lstm_step, 4, 2, n)
+
+
+def sequence_gru(n=50):
+    """GRU, forward and backward"""
+    import sequence_models as sm
+
+    return recurrent_pair("GRU", sm.gru_step, 3, 1, n)
+
+
+def sequence_attention(n=200):
+    """causal attention, forward and backward"""
+    import torch
+
+    import sequence_models as sm
+
+    q, k, v, do = np.random.default_rng(0).normal(size=(4, 4, 4, n, 32))
+    mask, ours = sm.causal_mask(n), [torch.tensor(a, requires_grad=True) for a in (q, k, v)]
+    do2, attend = torch.tensor(do), torch.nn.functional.scaled_dot_product_attention
+
+    def scratch():
+        o, _, back = sm.attention(q, k, v, mask)
+        return np.stack([o, *back(do)])
+
+    def library():
+        for a in ours:
+            a.grad = None
+        o = attend(*ours, is_causal=True)
+        o.backward(do2)
+        return torch.stack([o.detach(), *(a.grad for a in ours)]).numpy()
+
+    return Pair(scratch, library, 1e-10)
+
+
+def sequence_gpt():
+    """tiny GPT, 10 steps of AdamW"""
+    import sequence_models as sm
+
+    rng = np.random.default_rng(0)
+    model, ids = sm.init_gpt(rng, 40, 64, width=64), rng.integers(40, size=(10, 8, 65))
+    batches = [(rows[:, :-1], rows[:, 1:]) for rows in ids]
+    return Pair(
+        lambda: sm.train(model, sm.gpt_gradients, batches)[1], lambda: sm.torch_train_gpt(model, batches), 1e-8
+    )
+
+
+def sequence_autoregression(n=20000):
+    """autoregression on 24 values"""
+    import sequence_models as sm
+    from utils import make_series
+
+    X, y = sm.make_windows(make_series(np.random.default_rng(0), n), 24)
+    return Pair(lambda: sm.fit_autoregression(X, y)[0], lambda: sm.sklearn_autoregression(X, y).coef_, 1e-10)
+
+
 ROWS = {}  # chapter: its rows, in reading order
 ROWS["linear_models"] = [
     least_squares, ridge, lasso_01, lasso_001, logistic, softmax, linear_svm, kernel_svm_1, kernel_svm_10,
 ]  # fmt: skip
 ROWS["optimization"] = [sgd_long, momentum_long, rmsprop_long, adam_long]
 ROWS["optimization"] += [sgd_small, momentum_small, adam_small, lbfgs_logistic]
+ROWS["sequence_models"] = [
+    sequence_rnn, sequence_lstm, sequence_gru, sequence_attention, sequence_gpt, sequence_autoregression,
+]  # fmt: skip
+
 
 if __name__ == "__main__":
     main()
