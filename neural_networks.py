@@ -3,14 +3,10 @@
 # Neural networks
 
 A linear model draws one straight line. How can a machine learn a bent one, without anybody
-telling it how to bend? A neural network stacks linear maps with a bend between them and
-learns all of them at once, by the chain rule applied from the loss backwards: backpropagation.
-Here it is done for one neuron with numbers you can check, then by hand for whole layers, then
-by a small engine that derives it alone; then come the parts that make deep networks train,
-and a real task: handwritten digits.
-
-Read from top to bottom, run `python neural_networks.py`, check with `pytest`. Until a part
-called "The library version" numpy is all you need; there, torch does the same.
+telling it how to bend? A neural network stacks linear maps with bends between them, and learns
+them all at once by the chain rule, applied from the loss backwards: backpropagation. Here it
+is done for one neuron with numbers you can check, then for whole layers, then by an engine
+that derives it alone; then come the parts that make deep networks train, and a real task.
 
     symbol    meaning                                            shape          in the code
     n, d, k   examples; features or channels; classes
@@ -19,7 +15,7 @@ called "The library version" numpy is all you need; there, torch does the same.
     z, a      before and after the bend: z = xW + b, a = φ(z)    (n, d_out)     z, a
     φ, σ, Φ   phi: any bend; sigma: the sigmoid; Phi: share of a standard normal below a point
     J         the loss, which training makes small               ()             J
-    ḡ         gradient from behind, ∂J/∂(output)                 as the output  grad
+    ḡ         gradient from behind, ∂J/∂(output)                 as the output  g, grad
     η, λ      eta, lambda: step size, price of large weights     ()             lr, l2
     γ, β, ε   gamma, beta: learned scale and shift of a norm; epsilon: small    gain, shift, eps
     K         kernel of a convolution            (height, width, d_in, d_out)   K
@@ -39,7 +35,6 @@ from utils import LARGEST, accuracy, check_array, check_number, compare, k_fold,
 from utils import report, run_chapter, save_plot
 
 ALLOWED = {
-    "neuron": (1e-12, "a dozen float64 operations, each rounded once"),
     "activations and losses": (1e-12, "one formula per entry and a mean, in float64"),
     "MLP": (1e-10, "100 steps carry on the rounding of the first"),
     "gradient check": (1e-6, "central differences: h^2 of curvature, 1e-16 / h of rounding"),
@@ -48,7 +43,7 @@ ALLOWED = {
     "residual": (1e-10, "twenty layers, each rounds once more"),
     "normalisation": (1e-10, "dividing by a small spread enlarges rounding"),
     "dropout": (1e-12, "one product per entry"),
-    "convolution": (1e-10, "sums of k k d_in products in another order"),
+    "convolution": (1e-10, "sums of products in another order"),
     "pooling": (1e-12, "a maximum is copied; only gradients of overlapping windows add"),
     "training": (1e-8, "a thousand steps carry on the rounding of the first"),
     "accuracy": (0.03, "another start: two networks differ on a few of 360 digits"),
@@ -59,11 +54,17 @@ def check_batch(name, x, *shape):
     """x as a float array (float32 stays), not empty, every number finite; shape holds the
     size of each axis, None where any will do, and nothing where any shape will."""
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.size and np.isfinite(x).all()):
-        x = check_array(name, x, len(shape) or np.ndim(x))  # converts it, or says what is wrong
+        ndim = len(shape) or np.asarray(x, dtype=object).ndim
+        x = check_array(name, x, ndim)  # converts it, or says what is wrong
     if shape and (len(shape) != x.ndim or any(s not in (None, t) for s, t in zip(shape, x.shape))):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} must have shape ({wanted}), not {x.shape}")
     return x
+
+
+def rows(row, title, pairs):
+    """A comparison for each (what, ours, theirs), by the tolerance of ALLOWED[row]."""
+    return [compare(title + what, *pair, *ALLOWED[row]) for what, *pair in pairs]
 
 
 # %% [markdown]
@@ -82,22 +83,20 @@ The chain rule multiplies the slopes on the way back, one factor per step forwar
 
 Each is (slope from behind) times (own slope). That shape returns in every layer below. Note
 what (3) needs: the input x. So the way forward keeps what the way back will use.
-
 By hand: x = (1, 2), w = (2, -1), b = 0, y = 1 give z = 0, a = 1/2, J = 1/8. Going back,
 ∂J/∂z = (1/2 - 1) · 1/4 = -1/8, so ∂J/∂w = (-1/8, -1/4): both weights should grow. It fails
 where σ is flat: for |z| > 10 every gradient is nearly 0, however wrong the answer is.
 """
 
-
 # %%
 def neuron(x, w, b, y):
-    """Equations (1) to (3) for one example: J, and its gradients for w, b and x."""
+    """Equations (1) to (3) for one example: J, and its gradients for x, w and b."""
     x = check_batch("x", x, None)
     w = check_batch("w", w, len(x))
     a = 1 / (1 + math.exp(-(w @ x + check_number("b", b))))  # (1)
     error = a - check_number("y", y)
     dz = error * a * (1 - a)  # (2)
-    return error**2 / 2, dz * x, dz, dz * w  # (3)
+    return error**2 / 2, dz * w, dz * x, dz  # (3)
 
 
 # %% [markdown]
@@ -108,30 +107,34 @@ torch records the operations while they run; `backward` then fills `.grad` of ev
 that was created with `requires_grad=True`.
 """
 
-
 # %%
-def torch_neuron(x, w, b, y):
-    """J, and the torch tensors w, b, x, which hold their `.grad`."""
+def torch_leaf(array):
+    """A copy of an array as a torch tensor that asks for its gradient."""
     import torch
 
-    x, w, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (x, w, b))
-    J = (torch.sigmoid(w @ x + b) - y) ** 2 / 2
-    J.backward()
-    return J, w, b, x
+    return torch.tensor(array, dtype=torch.float64, requires_grad=True)
+
+
+def gradients(make, f, *arrays):
+    """f of tensors, summed, and its gradient for each; make is torch_leaf (later, Tensor)."""
+    leaves = [make(array) for array in arrays]
+    out = f(*leaves).sum()
+    out.backward()
+    return [float(out.data), *(leaf.grad for leaf in leaves)]
 
 
 def demo_neuron(plot=False):
     """The numbers of the text, then five steps downhill."""
     print("\n== Which way should each weight of one neuron move? ==")
-    x, w, b, y = np.array([1.0, 2.0]), np.array([2.0, -1.0]), 0.0, 1.0
-    ours, theirs = neuron(x, w, b, y), torch_neuron(x, w, b, y)
+    x, w, b = [1.0, 2.0], np.array([2.0, -1.0]), 0.0
+    ours = neuron(x, w, b, 1.0)
+    formula = lambda x, w, b: ((1 + (-(w @ x + b)).exp()) ** -1 - 1.0) ** 2 / 2
+    pairs = zip(("J", "dJ/dx", "dJ/dw", "dJ/db"), ours, gradients(torch_leaf, formula, x, w, b))
     for step in range(5):
-        J, dw, db, _ = neuron(x, w, b, y)
+        J, _, dw, db = neuron(x, w, b, 1.0)
         print(f"  step {step}   J = {J:.4f}   dJ/dw = ({dw[0]:.4f}, {dw[1]:.4f})")
         w, b = w - dw, b - db
-    names = ("J", "dJ/dw", "dJ/db", "dJ/dx")
-    theirs = [theirs[0].item(), *(t.grad for t in theirs[1:])]
-    return report([compare(*v, *ALLOWED["neuron"]) for v in zip(names, ours, theirs)])
+    return report(rows("activations and losses", "", pairs))
 
 
 # %% [markdown]
@@ -141,31 +144,32 @@ Try: start from w = (-20, -1). The answer is all wrong; how large is the gradien
 ## Activations and losses
 
 Why bend at all? Two linear maps in a row are one: (xV)W = x(VW). A bend φ between them, entry
-by entry, is what depth is for. Five bends, and their slopes:
+by entry, is what depth is for:
 
     sigmoid      a = 1 / (1 + exp(-z))            a' = a (1 - a)                         (4)
     tanh         a = tanh z                       a' = 1 - a²                            (5)
     ReLU         a = max(z, 0)                    a' = 1 if z > 0, else 0                (6)
-    leaky ReLU   a = z if z > 0, else z / 100     a' = 1 if z > 0, else 1 / 100          (7)
-    GELU         a = z Φ(z)                       a' = Φ(z) + z exp(-z²/2) / √(2π)       (8)
+    GELU         a = z Φ(z)                       a' = Φ(z) + z exp(-z²/2) / √(2π)       (7)
 
 Sigmoid and tanh are flat far from 0. A ReLU whose z is negative on all rows gets no gradient
-and stays dead; the leaky one does not. GELU is a ReLU with a smooth corner.
-
+and stays dead. GELU (Hendrycks and Gimpel, 2016) is a ReLU with a smooth corner.
 The last bend turns the scores z, the logits, into probabilities: σ for one, softmax for k.
 Here every p depends on every z; keeping only the diagonal of its slopes is a common error:
 
-    pᵢ = exp(zᵢ) / Σⱼ exp(zⱼ)         ∂J/∂zᵢ = pᵢ (ḡᵢ - Σⱼ ḡⱼ pⱼ)                        (9)
+    pᵢ = exp(zᵢ) / Σⱼ exp(zⱼ)         ∂J/∂zᵢ = pᵢ (ḡᵢ - Σⱼ ḡⱼ pⱼ)                        (8)
 
-A loss is a mean, so that one step size suits any n. For numbers it is the squared error, for
-labels -log(probability of the truth). The gradient is prediction minus truth, over the count:
+A loss is a mean, so that one step size suits any n: the squared error for numbers, for labels
+-log(probability of the truth). The gradient is prediction minus truth, over the count:
 
-    squared error          mean of (z - y)²                           2 (z - y)          (10)
-    binary cross-entropy   mean of log(1 + exp(z)) - y z              σ(z) - y           (11)
-    cross-entropy          mean over rows of log Σⱼ exp(zⱼ) - z_y     pⱼ - [j = y]       (12)
+    squared error          mean of (z - y)²                           2 (z - y)          (9)
+    binary cross-entropy   mean of log(1 + exp(z)) - y z              σ(z) - y           (10)
+    cross-entropy          mean over rows of log Σⱼ exp(zⱼ) - z_y     pⱼ - [j = y]       (11)
 
 Written with p instead of z these fail: a sure mistake has p = 0 in float64, log 0 is infinite
 and the slope of σ is 0. From logits, z = -1000 with y = 1 costs 1000, and its slope is -1.
+
+From here on every function returns its output and, for each input, a *pull*: the function
+that takes the gradient from behind, ḡ, to the gradient for that input.
 """
 
 # %%
@@ -173,151 +177,143 @@ erf = np.vectorize(math.erf, otypes=[float])  # numpy has none: exact, at Python
 
 
 def sigmoid(z):
-    """Equation (4): a and a'. Only exp(-|z|) is computed, so nothing overflows."""
+    """Equation (4). Only exp(-|z|) is computed, so nothing overflows."""
     e = np.exp(-np.abs(z))
     a = np.where(z >= 0, 1, e) / (1 + e)
-    return a, a * (1 - a)
+    return a, lambda g: g * (a * (1 - a))
 
 
 def tanh(z):
-    """Equation (5): a and a'."""
+    """Equation (5)."""
     a = np.tanh(z)
-    return a, 1 - a * a
+    return a, lambda g: g * (1 - a * a)
 
 
 def relu(z):
-    """Equation (6): a and a'. At 0 there is no slope; every library takes 0."""
-    return np.maximum(z, 0), z > 0
-
-
-def leaky_relu(z):
-    """Equation (7): a and a' (Maas, Hannun, Ng, 2013)."""
-    slope = np.where(z > 0, 1, 0.01).astype(z.dtype)
-    return z * slope, slope
+    """Equation (6). At 0 there is no slope; every library takes 0."""
+    return np.maximum(z, 0), lambda g: g * (z > 0)
 
 
 def gelu(z):
-    """Equation (8): a and a' (Hendrycks, Gimpel, 2016). Phi(z) = (1 + erf(z / sqrt 2)) / 2."""
+    """Equation (7), with Phi(z) = (1 + erf(z / sqrt 2)) / 2."""
     below = ((1 + erf(z / math.sqrt(2))) / 2).astype(z.dtype)
-    return z * below, below + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-
-
-ACTIVATIONS = {f.__name__: f for f in (sigmoid, tanh, relu, leaky_relu, gelu)}
+    return z * below, lambda g: g * (below + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
 
 
 def softmax(z):
-    """Equation (9), left, per row. Subtracting the largest score only prevents overflow."""
+    """Equation (8) for each row. Subtracting the largest score only prevents overflow."""
     e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def softmax_backward(p, grad):
-    """Equation (9), right: from dJ/dp to dJ/dz."""
-    return p * (grad - np.sum(grad * p, axis=-1, keepdims=True))
+    p = e / e.sum(axis=-1, keepdims=True)
+    return p, lambda g: p * (g - np.sum(g * p, axis=-1, keepdims=True))
 
 
 def squared_error(z, y):
-    """Equation (10): J and dJ/dz; y has the shape of z."""
+    """Equation (9); y has the shape of z."""
     error = z - check_batch("y", y, *z.shape)
-    return np.mean(error * error), 2 / error.size * error
+    return np.mean(error * error), lambda g: g * (2 / error.size) * error
 
 
 def binary_cross_entropy(z, y):
-    """Equation (11): J and dJ/dz; y has the shape of z, its entries from 0 to 1."""
+    """Equation (10); y has the shape of z, its entries from 0 to 1."""
     y = check_batch("y", y, *z.shape)
     if y.min() < 0 or y.max() > 1:
         raise ValueError(f"y must hold numbers from 0 to 1, not {y.min():g} to {y.max():g}")
-    return np.mean(np.logaddexp(0, z) - y * z), (sigmoid(z)[0] - y) / z.size
+    return np.mean(np.logaddexp(0, z) - y * z), lambda g: g / z.size * (sigmoid(z)[0] - y)
 
 
 def cross_entropy(z, y):
-    """Equation (12): J and dJ/dz; z (n, k), y (n,) labels 0 ... k-1, not all of them needed."""
+    """Equation (11); z (n, k), y (n,) labels 0 ... k-1, not all of them needed."""
     n, k = check_batch("z", z, None, None).shape
-    y, rows = check_batch("y", y, n), np.arange(n)
+    y = check_batch("y", y, n)
     wrong = (y < 0) | (y >= k) | (y % 1 != 0)
     if wrong.any():
         raise ValueError(f"y must hold whole numbers from 0 to {k - 1}, not {y[wrong][0]:g}")
-    y = y.astype(int)
+    truth = y[:, None] == np.arange(k)  # (n, k), True at the label
     log_p = z - z.max(axis=1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
-    grad = np.exp(log_p)
-    grad[rows, y] -= 1
-    return -np.mean(log_p[rows, y]), grad / n
+    return -log_p[truth].mean(), lambda g: g / n * (np.exp(log_p) - truth)
 
+
+BENDS, LOSSES = (sigmoid, tanh, relu, gelu), (squared_error, binary_cross_entropy, cross_entropy)
 
 # %% [markdown]
 """
 ### The library version
 
-`torch.nn.functional` has the same five bends; its `gelu` offers a tanh formula too, which is
-off by up to 5e-4. (11) is `binary_cross_entropy_with_logits`. `cross_entropy` also wants
-logits; its name does not say so, and feeding it probabilities raises no error.
+`torch.nn.functional`, F below, has them all; the table holds what differs in name or form.
+F's `cross_entropy` also wants logits; feeding it probabilities raises no error.
 """
 
-
 # %%
-def torch_activation(name, z, grad):
-    """a, and dJ/dz for dJ/da = grad; name is one of ACTIVATIONS or softmax."""
+MIRRORS = {  # our function: torch's on the same arguments; each section adds its own
+    sigmoid: lambda F, z: F.sigmoid(z),
+    tanh: lambda F, z: F.tanh(z),
+    relu: lambda F, z: F.relu(z),
+    gelu: lambda F, z: F.gelu(z),
+    softmax: lambda F, z: F.softmax(z, -1),
+    squared_error: lambda F, z, y: F.mse_loss(z, y),
+    binary_cross_entropy: lambda F, z, y: F.binary_cross_entropy_with_logits(z, y),
+    cross_entropy: lambda F, z, y: F.cross_entropy(z, y),
+}
+
+
+def torch_function(f, *inputs, **options):
+    """What our f computes, by torch on tensors; arrays among the options become tensors."""
     import torch
 
-    z = torch.tensor(z, requires_grad=True)
-    a = z.softmax(-1) if name == "softmax" else getattr(torch.nn.functional, name)(z)
-    a.backward(torch.tensor(grad))
-    return a.detach(), z.grad
+    tensors = {k: torch.tensor(v) for k, v in options.items() if isinstance(v, np.ndarray)}
+    return MIRRORS[f](torch.nn.functional, *inputs, **(options | tensors))
 
 
-def torch_loss(loss, z, y):
-    """J as a tensor; loss is one of our three functions, z and y are tensors."""
-    import torch.nn.functional as F
+def beside_torch(f, *inputs, **options):
+    """(what, ours, torch's): the output of f, and its gradient for each input when a random ḡ
+    comes from behind. (A softmax with ḡ all ones has gradient 0; times 2, it still has.)"""
+    import torch
 
-    names = {squared_error: "mse_loss", cross_entropy: "cross_entropy"}
-    return getattr(F, names.get(loss, "binary_cross_entropy_with_logits"))(z, y)
+    leaves = [torch_leaf(x) for x in inputs]
+    theirs = torch_function(f, *leaves, **options)
+    grad = np.random.default_rng(0).normal(size=theirs.shape)
+    theirs.backward(torch.tensor(grad))
+    ours, *pulls = f(*inputs, **options)
+    pulled = [(f": gradient {i}", pull(grad), leaves[i].grad) for i, pull in enumerate(pulls)]
+    return [(": output", ours, theirs.detach()), *pulled]
 
 
 def demo_activations(plot=False):
     """Where each bend stops learning, what a sure mistake costs, and all of it in torch."""
-    import torch
-
     print("\n== Where does each bend stop learning? Its slope at z = -20, -2, 0, 2, 20 ==")
-    z, grad, pairs = np.array([-20.0, -2, 0, 2, 20]), np.array([1.0, -2, 0.5, 0.3, 3]), []
-    for name, phi in ACTIVATIONS.items():
-        a, slope = phi(z)
-        print(f"  {name:10}" + "".join(f"{s:8.4f}" for s in slope))
-        pairs += zip((name, name + ", slope"), (a, grad * slope), torch_activation(name, z, grad))
-    p, theirs = softmax(z / 10), torch_activation("softmax", z / 10, grad)
-    pairs += zip(("softmax", "softmax, backward"), (p, softmax_backward(p, grad)), theirs)
+    z, comparisons = np.array([-20.0, -2, 0, 2, 20]), []
+    for bend in BENDS:
+        print(f"  {bend.__name__:8}" + "".join(f"{slope + 0:8.3f}" for slope in bend(z)[1](1.0)))
     print("  What does a mistake cost? y = 1, and the score says no ever louder:")
     for score in (-1.0, -10.0, -1000.0):
-        J, slope = binary_cross_entropy(np.array([score]), [1.0])
-        print(f"  z = {score:5.0f}   loss {J:7.2f}   slope {slope[0]:.4f}")
-    z, y, labels = 5 * np.outer(grad, [1, -1, 2]), np.outer(abs(grad), [0, 0.1, 0.3]), [0, 1, 2, 2, 0]
-    for loss in (squared_error, binary_cross_entropy, cross_entropy):
-        y, t = labels if loss is cross_entropy else y, torch.tensor(z, requires_grad=True)
-        J = torch_loss(loss, t, torch.tensor(y))
-        J.backward()
-        what = (loss.__name__, loss.__name__ + ", gradient")
-        pairs += zip(what, loss(z, y), (J.item(), t.grad))
-    return report([compare(*pair, *ALLOWED["activations and losses"]) for pair in pairs])
+        J, pull = binary_cross_entropy(np.array([score]), [1.0])
+        print(f"  z = {score:5.0f}   loss {J:7.2f}   slope {pull(1.0)[0]:.4f}")
+    z = np.outer(z, [1, -0.5, 0.1])
+    y, labels = sigmoid(z[::-1])[0], np.array([0, 1, 2, 2, 0])
+    for f in (*BENDS, softmax, *LOSSES):
+        options = {"y": labels if f is cross_entropy else y} if f in LOSSES else {}
+        comparisons += rows("activations and losses", f.__name__, beside_torch(f, z, **options))
+    return report(comparisons)
 
 
 # %% [markdown]
 """
-Try: which constant z makes (11) smallest when three labels of four are 1? Predict, then check.
+Try: which constant z makes (10) smallest when three labels of four are 1? Predict, then check.
 
 ## Layers and backpropagation
 
 How do we get the gradient of a million weights for the price of two predictions? A network is
 a chain of layers. Each knows only its own slope, and repeats the shape of (3) on whole arrays:
 
-    forward     z = xW + b                                                               (13)
-    backward    ∂J/∂W = xᵀḡ          ∂J/∂b = Σ over rows of ḡ          ∂J/∂x = ḡWᵀ       (14)
-    bend        a = φ(z)             ∂J/∂z = ḡ · φ'(z), entry by entry                   (15)
+    z = xW + b         ∂J/∂x = ḡWᵀ         ∂J/∂W = xᵀḡ         ∂J/∂b = Σ over rows of ḡ  (12)
 
 Follow one entry: in every row Wᵢⱼ takes xᵢ to zⱼ, so it collects Σ over rows of xᵢ ḡⱼ. The
-shapes leave no choice: (d_in, n) @ (n, d_out). Run forward and keep each x; get ∂J/∂z from
-the loss; walk the chain backwards once (Rumelhart, Hinton and Williams, 1986). Then step:
+shapes leave no choice: (d_in, n) @ (n, d_out). Run forward and keep each pull; get ∂J/∂z from
+the loss; walk the chain backwards once, handing on each ∂J/∂x as the next ḡ (Rumelhart, Hinton
+and Williams, 1986). Then take one step downhill:
 
-    J = loss + λ/2 Σ ‖W‖²            p ← p - η ∂J/∂p   for every parameter p             (16)
+    J = loss + λ/2 Σ ‖W‖²            p ← p - η ∂J/∂p   for every parameter p             (13)
 
 The penalty counts weights, arrays of two axes or more; biases are free. A layer costs three
 matrix products: one forward, two backward. The first layer of a network needs only one of
@@ -325,111 +321,90 @@ the latter, as no step is taken in the data. It fails if the weights of a layer 
 its units then get equal gradients and stay copies for ever. Hence the random start.
 """
 
-
 # %%
+def linear(x, W, b):
+    """Equation (12): x (n, d_in), W (d_in, d_out), b (d_out,)."""
+    x = check_batch("x", x, None, len(W))
+    z = x @ W  # (n, d_in) @ (d_in, d_out) -> (n, d_out)
+    z += check_batch("b", b, W.shape[1])
+    return z, lambda g: g @ W.T, lambda g: x.T @ g, lambda g: g.sum(axis=0)
+
+
 class Layer:
-    """One link of the chain. params are its arrays, grads their gradients by the same names,
-    running what it tracks without gradient, kept what forward leaves for backward."""
+    """One link of the chain: a function f of x and of parameters, of which it trains its own
+    copies. options are what else f needs; training, if among them, is set by forward."""
 
-    def __init__(self, **params):
-        self.params = {name: np.array(check_batch(name, p)) for name, p in params.items()}
-        self.grads, self.running, self.layers, self.kept = {}, {}, [], None
+    def __init__(self, f, *params, **options):
+        self.f, self.options, self.grads, self.pulls = f, options, [], None
+        self.params = [np.array(check_batch(f"a parameter of {f.__name__}", p)) for p in params]
 
-    def keep(self, out, *kept):
-        """Leave something for backward; returns the output."""
-        self.kept = out.shape, *kept
+    def mode(self, training):
+        """options, with training as it is now."""
+        return self.options | ({"training": training} if "training" in self.options else {})
+
+    def forward(self, x, training=False):
+        """f(x); its pulls are kept."""
+        out, *self.pulls = self.f(check_batch("x", x), *self.params, **self.mode(training))
+        self.shape = out.shape
         return out
 
-    def recall(self, grad):
-        """dJ/d(output), checked, and what forward left."""
-        if self.kept is None:
-            raise ValueError(f"{type(self).__name__}.backward needs a call of forward first")
-        return check_batch("grad", grad, *self.kept[0]), *self.kept[1:]
-
-
-class Linear(Layer):
-    """z = xW + b; W (d_in, d_out), b (d_out,). Every layer trains its own copy of its arrays."""
-
-    def __init__(self, W, b):
-        W = check_batch("W", W, None, None)
-        super().__init__(W=W, b=check_batch("b", b, W.shape[1]))
-
-    def forward(self, x, training=False):
-        """Equation (13): (n, d_in) @ (d_in, d_out) -> (n, d_out)."""
-        x = check_batch("x", x, None, len(self.params["W"]))
-        z = x @ self.params["W"]
-        z += self.params["b"]
-        return self.keep(z, x)
-
     def backward(self, grad, to_input=True):
-        """Equation (14)."""
-        grad, x = self.recall(grad)
-        self.grads = {"W": x.T @ grad, "b": grad.sum(axis=0)}
-        return grad @ self.params["W"].T if to_input else None
-
-
-class Activation(Layer):
-    """a = phi(z), entry by entry; name is one of ACTIVATIONS."""
-
-    def __init__(self, name):
-        super().__init__()
-        if name not in ACTIVATIONS:
-            raise ValueError(f"name must be one of {', '.join(ACTIVATIONS)}, not {name!r}")
-        self.name = name
-
-    def forward(self, x, training=False):
-        """Equation (15), left; keeps the slope."""
-        return self.keep(*ACTIVATIONS[self.name](check_batch("x", x)))
-
-    def backward(self, grad, to_input=True):
-        """Equation (15), right."""
-        grad, slope = self.recall(grad)
-        return grad * slope
+        """From dJ/d(output) to grads, one per parameter; returns dJ/dx (None if not to_input)."""
+        if self.pulls is None:
+            raise ValueError(f"backward of {self.f.__name__} needs a call of forward first")
+        grad = check_batch("grad", grad, *self.shape)
+        self.grads = [pull(grad) for pull in self.pulls[1:]]
+        return self.pulls[0](grad) if to_input else None
 
 
 def forward(layers, x, training=False):
-    """Send x through the chain."""
+    """Send x through the chain. A list among the layers is a residual block, equation (20)."""
     for layer in layers:
-        x = layer.forward(x, training)
+        block = isinstance(layer, list)
+        x = x + forward(layer, x, training) if block else layer.forward(x, training)
     return x
 
 
 def backward(layers, grad, to_input=True):
-    """Send dJ/d(output) back: fills every layer's grads, returns dJ/dx (or None)."""
-    for layer in reversed(layers[1:]):
-        grad = layer.backward(grad)
-    return layers[0].backward(grad, to_input)
+    """Send dJ/d(output) back: fills the grads of every layer, returns dJ/dx."""
+    for i, layer in reversed(list(enumerate(layers))):
+        block = isinstance(layer, list)
+        grad = grad + backward(layer, grad) if block else layer.backward(grad, to_input or i > 0)
+    return grad
+
+
+def parts(layers):
+    """Every Layer of the network, those inside residual blocks too."""
+    return [p for layer in layers for p in (parts(layer) if isinstance(layer, list) else [layer])]
 
 
 def parameters(layers):
-    """Every parameter of the network, and its gradient (None before backward)."""
-    for layer in layers:
-        yield from parameters(layer.layers)  # some layers hold layers
-        yield from ((p, layer.grads.get(name)) for name, p in layer.params.items())
+    """Every parameter of the network."""
+    return [p for layer in parts(layers) for p in layer.params]
 
 
 def train_step(layers, X, y, loss, lr, l2=0.0):
-    """Equation (16), once. Changes the layers; returns J as it was before the step."""
+    """Equation (13), once. Changes the layers; returns J as it was before the step."""
     check_number("lr", lr, above=0)
     check_number("l2", l2, least=0)
     with np.errstate(over="ignore", invalid="ignore"):  # what diverges is refused below
-        J, grad = loss(forward(layers, X, training=True), y)
-        backward(layers, grad, to_input=False)
-        J += l2 / 2 * sum(np.sum(p * p) for p, _ in parameters(layers) if l2 and p.ndim > 1)
+        J, pull = loss(forward(layers, X, training=True), y)
+        J += l2 / 2 * sum(np.sum(p * p) for p in parameters(layers) if l2 and p.ndim > 1)
     if not J < LARGEST:  # nan too
         raise ValueError(f"the loss reached {J:.2g}: lr = {lr:g} is too large")
-    for p, grad in parameters(layers):
+    backward(layers, pull(1.0), to_input=False)
+    for p, grad in zip(parameters(layers), [g for layer in parts(layers) for g in layer.grads]):
         p -= lr * (grad + l2 * p if l2 and p.ndim > 1 else grad)
     return float(J)
 
 
-def make_mlp(rng, sizes, activation="relu"):
+def make_mlp(rng, sizes, bend=relu):
     """Linear layers of these sizes, (64, 32, 10) say, with a bend between them: a multi-layer
-    perceptron. Each unit starts with weights of its own, see Initialisation."""
+    perceptron. The scale of the start is explained under Initialisation."""
     layers = []
     for d_in, d_out in itertools.pairwise(sizes):
         W = initial_weights("he", rng.normal(size=(d_in, d_out)))
-        layers += [Linear(W, np.zeros(d_out)), Activation(activation)]
+        layers += [Layer(linear, W, np.zeros(d_out)), Layer(bend)]
     return layers[:-1]  # the loss holds the last bend
 
 
@@ -437,38 +412,35 @@ def make_mlp(rng, sizes, activation="relu"):
 """
 ### The library version
 
-torch has each layer as a module and as a function in `torch.nn.functional`, F below. Functions
-keep this mirror short: the same layers, from our start, with torch's own gradients. torch
-stores W as (d_out, d_in), and its `weight_decay` penalises biases too unless told otherwise.
+torch has each layer as a module, `torch.nn.Linear`, and as a function, `F.linear`, which keeps
+this mirror short. It stores W as (d_out, d_in). `weight_decay` is λ, for biases too unless
+they stand in a group apart.
 """
 
 # %%
-MIRRORS = {  # p yields the parameters of the layer, as tensors; each section adds its layers
-    Linear: lambda F, layer, x, p, training: F.linear(x, next(p).T, next(p)),
-    Activation: lambda F, layer, x, p, training: getattr(F, layer.name)(x),
-}
+MIRRORS[linear] = lambda F, x, W, b: F.linear(x, W.T, b)
 
 
 def torch_forward(layers, x, p, training=False):
     """forward() by torch; p is an iterator over the parameters, as tensors."""
-    import torch.nn.functional as F
-
     for layer in layers:
-        x = MIRRORS[type(layer)](F, layer, x, p, training)
+        if isinstance(layer, list):
+            x = x + torch_forward(layer, x, p, training)
+        else:
+            inputs = x, *itertools.islice(p, len(layer.params))
+            x = torch_function(layer.f, *inputs, **layer.mode(training))
     return x
 
 
 def torch_train(layers, batches, loss, lr, l2=0.0):
-    """One step of torch.optim.SGD per batch (X, y), from our start: J before each step, and
-    the parameters as tensors. Leaves our layers as they are."""
+    """torch.optim.SGD, one step per batch (X, y), from our start: J before each, parameters."""
     import torch
 
-    p, losses = [torch.tensor(p, requires_grad=True) for p, _ in parameters(layers)], []
+    p, losses = [torch_leaf(p) for p in parameters(layers)], []
     weights, biases = ([q for q in p if (q.ndim > 1) == many] for many in (True, False))
-    groups = [{"params": weights, "weight_decay": l2}, {"params": biases}]
-    optimiser = torch.optim.SGD(groups, lr=lr)
+    optimiser = torch.optim.SGD([{"params": weights, "weight_decay": l2}, {"params": biases}], lr)
     for X, y in batches:
-        J = torch_loss(loss, torch_forward(layers, torch.tensor(X), iter(p), True), torch.tensor(y))
+        J = torch_function(loss, torch_forward(layers, torch.tensor(X), iter(p), True), y=y)
         losses.append(J.item() + l2 / 2 * sum((q * q).sum().item() for q in weights))
         optimiser.zero_grad()
         J.backward()
@@ -476,27 +448,15 @@ def torch_train(layers, batches, loss, lr, l2=0.0):
     return losses, p
 
 
-def beside_torch(layers, x, grad, training=True):
-    """(what, ours, torch's) of one pass: output, dJ/dx, and the gradient of each parameter."""
-    import torch
-
-    t, *p = (torch.tensor(v, requires_grad=True) for v in (x, *(p for p, _ in parameters(layers))))
-    out = torch_forward(layers, t, iter(p), training)
-    out.backward(torch.tensor(grad))
-    pairs = [("output", forward(layers, x, training), out.detach())]
-    pairs += [("dJ/dx", backward(layers, grad), t.grad)]
-    names = [name for layer in layers for name in layer.params]
-    return pairs + [(f"dJ/d{n}", g, q.grad) for n, (_, g), q in zip(names, parameters(layers), p)]
-
-
 def train_beside_torch(layers, X, y, loss, lr=0.1, l2=0.0, steps=100):
     """(what, ours, torch's) after these steps from the same start: J, parameters, dJ/dX."""
     losses, p = torch_train(layers, [(X, y)] * steps, loss, lr, l2)
-    ours = [train_step(layers, X, y, loss, lr, l2) for _ in range(steps)]
-    flat = [np.concatenate([q.ravel() for q, _ in parameters(layers)])]
-    flat += [np.concatenate([q.detach().ravel() for q in p])]
-    _, grad = loss(forward(layers, X, training=True), y)
-    return [("J", ours, losses), ("weights", *flat), beside_torch(layers, X, grad)[1]]
+    ours, x = [train_step(layers, X, y, loss, lr, l2) for _ in range(steps)], torch_leaf(X)
+    grad = backward(layers, loss(forward(layers, X, True), y)[1](1.0))
+    torch_function(loss, torch_forward(layers, x, iter(p), True), y=y).backward()
+    weights = [np.concatenate([np.ravel(q) for q in qs]) for qs in
+               (parameters(layers), [q.detach() for q in p])]
+    return [(": J", ours, losses), (": weights", *weights), (": dJ/dX", grad, x.grad)]
 
 
 def demo_mlp(plot=False):
@@ -504,23 +464,20 @@ def demo_mlp(plot=False):
     print("\n== Can it learn a bent boundary? Two moons, 20 tanh units, # where p > 1/2 ==")
     rng = np.random.default_rng(0)
     X, y = make_moons(rng)
-    layers = make_mlp(rng, (2, 20, 1), "tanh")
+    layers = make_mlp(rng, (2, 20, 1), tanh)
     for _ in range(1000):
         train_step(layers, X, y[:, None], binary_cross_entropy, lr=1.0)
     for height in np.linspace(1.3, -0.9, 10):
-        row = forward(layers, [[x, height] for x in np.linspace(-1.4, 2.4, 60)])
-        print("  " + "".join(".#"[int(z > 0)] for z in row[:, 0]))
-    right = accuracy(y, (forward(layers, X)[:, 0] > 0).astype(int))
-    print(f"  accuracy on the training rows: {right:.3f}")
-    cases = [(name, squared_error, 0.0) for name in ACTIVATIONS]
-    cases += [("tanh", binary_cross_entropy, 0.01), ("relu", cross_entropy, 0.01)]
+        z = forward(layers, [[x, height] for x in np.linspace(-1.4, 2.4, 60)])[:, 0]
+        print("  " + "".join(".#"[int(score > 0)] for score in z))
+    print(f"  accuracy on its own rows: {accuracy(y, (forward(layers, X)[:, 0] > 0) + 0):.3f}")
+    cases = [(bend, squared_error, 0.0) for bend in BENDS]
+    cases += [(tanh, binary_cross_entropy, 0.01), (relu, cross_entropy, 0.01)]
     X, Y, comparisons = rng.normal(size=(30, 4)), rng.random((30, 3)), []
-    for name, loss, l2 in cases:
-        y = Y.argmax(axis=1) if loss is cross_entropy else Y
-        layers = make_mlp(rng, (4, 8, 8, 3), name)
-        for what, *pair in train_beside_torch(layers, X, y, loss, l2=l2):
-            title = f"{name}, {loss.__name__}, l2={l2:g}, 100 steps: {what}"
-            comparisons.append(compare(title, *pair, *ALLOWED["MLP"]))
+    for bend, loss, l2 in cases:
+        y, layers = Y.argmax(1) if loss is cross_entropy else Y, make_mlp(rng, (4, 8, 8, 3), bend)
+        title = f"{bend.__name__}, {loss.__name__}, l2={l2:g}"
+        comparisons += rows("MLP", title, train_beside_torch(layers, X, y, loss, l2=l2))
     return report(comparisons)
 
 
@@ -530,25 +487,23 @@ Try: set all weights of the first layer to 0.1. How many different units are the
 
 ## Gradient check
 
-How do you know that a backward pass is right? A wrong one often trains too, only worse. Ask
-the function itself: nudge one number by h either way, and see how far the value moves:
+How do you know that a pull is right? A wrong one often trains too, only worse. Ask the
+function itself: nudge one number by h either way, and see how far the value moves:
 
-    slope ≈ (f(x + h) - f(x - h)) / 2h                                                   (17)
-    relative error = ‖analytic - numerical‖ / (‖analytic‖ + ‖numerical‖)                 (18)
+    slope ≈ (f(x + h) - f(x - h)) / 2h                                                   (14)
+    relative error = ‖analytic - numerical‖ / (‖analytic‖ + ‖numerical‖)                 (15)
 
-Curvature makes (17) wrong by about h², rounding by about 1e-16 / h: the sum is least near
+Curvature makes (14) wrong by about h², rounding by about 1e-16 / h: the sum is least near
 h = 1e-5. A right gradient then has a relative error below 1e-7, a wrong one 0.01 to 1.
-
-A layer is checked with f = Σ u · layer(x), for random u. With u all ones, a softmax or a norm
-makes f constant and its gradient 0: a backward times 0, 2 or -1 would pass. It fails across a
-kink (a ReLU within h of 0), in float32 (rounding 1e-7 / h), and if a layer draws new random
-numbers at each call. It costs two passes per number: right for tests, useless for training.
+A layer is checked through the number Σ u · f(x), for random u. With u all ones, a softmax or
+a norm gives a constant, gradient 0: a pull times 0, 2 or -1 would pass. It fails across a
+kink (a ReLU within h of 0), in float32 (rounding 1e-7 / h), and if f draws new random numbers
+at each call. It costs two calls of f per number: right for tests, useless for training.
 """
-
 
 # %%
 def numerical_gradient(f, x, h=1e-5):
-    """Equation (17) for every entry of x; f takes an array like x and returns a number."""
+    """Equation (14) for every entry of x; f takes an array like x and returns a number."""
     check_number("h", h, above=0)
     x = np.array(check_batch("x", x), dtype=float)
     slope = np.empty_like(x)
@@ -563,25 +518,18 @@ def numerical_gradient(f, x, h=1e-5):
 
 
 def relative_error(a, b):
-    """Equation (18), from 0 to 1. Two zero gradients agree."""
+    """Equation (15), from 0 to 1. Two zero gradients agree."""
     size = np.linalg.norm(a) + np.linalg.norm(b)
     return float(np.linalg.norm(np.subtract(a, b)) / size) if size > 0 else 0.0
 
 
-def check_gradients(layer, x, rng, training=True):
-    """Relative error of dJ/dx and of each parameter's gradient, by name. Leaves layer as it is."""
-    layer, x = copy.deepcopy(layer), np.array(check_batch("x", x), dtype=float)
-    u = rng.normal(size=layer.forward(x, training).shape)
-    analytic, errors = {"x": layer.backward(u), **layer.grads}, {}
-    for name, array in {"x": x, **layer.params}.items():
-        start = array.copy()
-
-        def f(nudged):
-            array[...] = nudged
-            return np.sum(u * layer.forward(x, training))
-
-        errors[name] = relative_error(analytic[name], numerical_gradient(f, start))
-        array[...] = start
+def check_gradients(rng, f, *inputs, **options):
+    """The relative error (15) of each pull of f, one per input."""
+    out, *pulls = f(*inputs, **options)
+    u, errors = rng.normal(size=np.shape(out)), []
+    for i, pull in enumerate(pulls):
+        value = lambda x: np.sum(u * f(*inputs[:i], x, *inputs[i + 1 :], **options)[0])
+        errors.append(relative_error(pull(u), numerical_gradient(value, inputs[i])))
     return errors
 
 
@@ -590,78 +538,64 @@ def check_gradients(layer, x, rng, training=True):
 ### The library version
 
 `torch.autograd.gradcheck` does the same, entry by entry, and says yes or no. Wrapped in an
-`autograd.Function`, our numpy layer becomes a link in torch's own chain.
+`autograd.Function`, our numpy function becomes a link in torch's own chain.
 """
 
-
 # %%
-def torch_gradcheck(layer, x, training=True):
-    """Does torch.autograd.gradcheck accept our layer, for its input and its parameters?"""
+def torch_gradcheck(f, *inputs, **options):
+    """Does torch.autograd.gradcheck accept our f and its pulls?"""
     import torch
 
-    layer = copy.deepcopy(layer)
+    def _forward(ctx, *tensors):
+        out, *ctx.pulls = f(*(t.detach().numpy().copy() for t in tensors), **options)
+        return torch.tensor(out)
 
-    def run(x, *params):
-        layer.params = dict(zip(layer.params, (p.detach().numpy() for p in params)))
-        return torch.tensor(layer.forward(x.detach().numpy(), training))
+    def _backward(ctx, grad):
+        return tuple(torch.tensor(pull(grad.numpy())) for pull in ctx.pulls)
 
-    class Ours(torch.autograd.Function):
-        """Our layer as a function of its input and its parameters."""
+    methods = {"forward": staticmethod(_forward), "backward": staticmethod(_backward)}
+    ours = type("Ours", (torch.autograd.Function,), methods)
+    return torch.autograd.gradcheck(ours.apply, [*map(torch_leaf, inputs)], raise_exception=False)
 
-        @staticmethod
-        def forward(ctx, *tensors):
-            """Our forward; torch keeps the tensors."""
-            ctx.save_for_backward(*tensors)
-            return run(*tensors)
 
-        @staticmethod
-        def backward(ctx, grad):
-            """Our forward again, on the kept tensors, and our backward."""
-            run(*ctx.saved_tensors)
-            dx = layer.backward(grad.numpy())
-            return tuple(torch.tensor(g) for g in (dx, *map(layer.grads.get, layer.params)))
-
-    tensors = [torch.tensor(v, requires_grad=True) for v in (x, *layer.params.values())]
-    return torch.autograd.gradcheck(Ours.apply, tensors, raise_exception=False)
+def half_softmax(z):
+    """A softmax whose pull keeps only the diagonal of (8): wrong on purpose."""
+    p, _ = softmax(z)
+    return p, lambda g: g * p * (1 - p)
 
 
 def demo_gradient_check(plot=False):
-    """Which h? Then right layers and a wrong one, judged by us and by torch."""
-    print("\n== How small should the nudge h be? Digits that (17) gets right for tanh at 0.7 ==")
+    """Which h? Then right pulls and a wrong one, judged by us and by torch."""
+    print("\n== How small should the nudge h be? Digits that (14) gets right for tanh at 0.7 ==")
     for power in range(1, 12, 2):
-        numerical = numerical_gradient(np.tanh, np.array(0.7), 10.0**-power)
-        digits = -math.log10(relative_error(tanh(0.7)[1], numerical))
+        numerical = numerical_gradient(np.tanh, 0.7, 10.0**-power)
+        digits = -math.log10(relative_error(1 - np.tanh(0.7) ** 2, numerical))
         print(f"  h = 1e-{power:02d}  {'#' * round(digits)}")
-    rng, wrong, comparisons = np.random.default_rng(0), Activation("tanh"), []
-    wrong.backward = lambda grad: -grad
-    layers = [Linear(rng.normal(size=(3, 2)), [0.5, -1.0]), *map(Activation, ACTIVATIONS), wrong]
-    for layer in layers:
-        what, x = getattr(layer, "name", "Linear"), rng.normal(size=(4, 3))
-        worst = max(check_gradients(layer, x, rng).values())
-        right, theirs = worst <= ALLOWED["gradient check"][0], torch_gradcheck(layer, x)
-        if layer is wrong:
-            what = "tanh with a wrong backward"
-        else:
-            comparisons.append(compare(what + ", error", worst, 0.0, *ALLOWED["gradient check"]))
-        comparisons.append(compare(what + ", passes", right, theirs, 0.0, "both yes, or both no"))
+    rng, comparisons = np.random.default_rng(0), []
+    x, W = rng.normal(size=(4, 3)), rng.normal(size=(3, 2))
+    for f, *inputs in [(linear, x, W, W[0]), *((f, x) for f in (*BENDS, softmax, half_softmax))]:
+        worst = max(check_gradients(rng, f, *inputs))
+        right, theirs = worst <= ALLOWED["gradient check"][0], torch_gradcheck(f, *inputs)
+        pairs = [(": passes", right, theirs), (": relative error", worst, 0.0)]
+        comparisons += rows("gradient check", f.__name__, pairs[: 1 + right])
     return report(comparisons)
 
 
 # %% [markdown]
 """
-Try: in `Linear.backward` take the mean of grad over the rows for "b". What error do you expect?
+Try: in `linear` take the mean of g over the rows for b. What error do you expect?
 
 ## Autograd
 
-Must we derive a backward for every new formula? No: a formula is built from a few operations
-whose slopes are known. Record each as it runs, with an edge to everything it was made from.
+Must we derive a pull for every new formula? No: a formula is built from a few operations
+whose pulls are known. Record each as it runs, with an edge to everything it was made from.
 Backpropagation is then one walk over that graph, last made first:
 
-    ḡ(source) ← ḡ(source) + pull(ḡ(result))      for every edge from result to source    (19)
+    ḡ(source) ← ḡ(source) + pull(ḡ(result))      for every edge from result to source    (16)
 
     c = a + b     to a: ḡ            to b: ḡ              c = sum a     ḡ, once per entry
     c = a b       to a: ḡ b          to b: ḡ a            c = a[i]      ḡ, put back at i
-    c = a @ b     to a: ḡ bᵀ         to b: aᵀ ḡ           c = φ(a)      ḡ φ'(a)          (20)
+    c = a @ b     to a: ḡ bᵀ         to b: aᵀ ḡ           c = φ(a)      ḡ φ'(a)          (17)
 
 Three things go wrong in small engines. (a) A value used twice gets two pulls: they add.
 (b) Numpy repeats small arrays to fit large ones; the gradients of the copies must be summed.
@@ -671,8 +605,44 @@ backward adds to the `grad` of the leaves, as in torch; the gradients of inner t
 to one walk alone, or the second would count the first again.
 """
 
-
 # %%
+def add(a, b):
+    """Equation (17)."""
+    return a + b, lambda g: g, lambda g: g
+
+
+def multiply(a, b):
+    """Equation (17)."""
+    return a * b, lambda g: g * b, lambda g: g * a
+
+
+def matmul(a, b):
+    """Equation (17), for stacks of matrices too; a vector is a row left and a column right."""
+    A, B = a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b
+    full = lambda g: g.reshape((A @ B).shape)
+    to_b = lambda g: A.swapaxes(-1, -2) @ full(g)
+    return (a @ b, lambda g: full(g) @ B.swapaxes(-1, -2),
+            lambda g: to_b(g)[..., 0] if b.ndim == 1 else to_b(g))
+
+
+def power(a, p):
+    """a to the power p, a constant."""
+    return a**p, lambda g: g * (p * a ** (p - 1) if p else 0)
+
+
+def exp(a):
+    """e to the power a: its own slope."""
+    c = np.exp(a)
+    return c, lambda g: g * c
+
+
+def log(a):
+    """The natural logarithm; numbers must be above 0."""
+    if np.min(a) <= 0:
+        raise ValueError(f"log needs numbers above 0, not {np.min(a):g}")
+    return np.log(a), lambda g: g / a
+
+
 def unbroadcast(grad, shape):
     """Sum grad over the axes along which numpy repeated an array of this shape."""
     grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
@@ -680,31 +650,31 @@ def unbroadcast(grad, shape):
     return grad.sum(axis=wide, keepdims=True) if wide else grad
 
 
-def lift(x):
-    """x as a Tensor; what was none is a constant, which gets no gradient."""
-    return x if isinstance(x, Tensor) else Tensor(x, tracked=False)
-
-
 class Tensor:
-    """An array that remembers how it was made: edges holds (source, pull) pairs, where pull
-    takes dJ/d(this) to dJ/d(source). A leaf has none; after backward it has a grad."""
+    """An array that remembers how it was made: edges holds (source, pull) pairs. A leaf has
+    none; after backward it has a grad. Whatever is not a Tensor is a constant."""
 
     __array_ufunc__ = None  # leaves array + tensor to our __radd__
     births = itertools.count()
 
-    def __init__(self, data, edges=None, tracked=True):
+    def __init__(self, data, edges=()):
         self.data = np.asarray(data) if edges else np.array(check_batch("data", data))
-        self.edges = [edge for edge in edges or () if edge[0].tracked]
-        self.tracked = bool(self.edges) if edges else tracked
-        self.grad, self.birth = None, next(Tensor.births)
+        self.edges, self.grad, self.birth = edges, None, next(Tensor.births)
+
+    @staticmethod
+    def of(f, *inputs, **options):
+        """Any function of this chapter as one operation of the engine."""
+        arrays = (x.data if isinstance(x, Tensor) else np.asarray(x) for x in inputs)
+        out, *pulls = f(*arrays, **options)
+        return Tensor(out, [(x, pull) for x, pull in zip(inputs, pulls) if isinstance(x, Tensor)])
 
     def backward(self, grad=None):
-        """Equation (19): add dJ/d(leaf) to the grad of every leaf below; grad is dJ/d(this)."""
-        if not self.tracked or (grad is None and self.data.size > 1):
-            raise ValueError(f"backward needs a result made from Tensors and grad, its gradient, "
-                             f"of shape {self.data.shape}; for a single number grad is 1")
-        grad = check_batch("grad", np.ones_like(self.data) if grad is None else grad)
-        found, todo, pulled = {self}, [self], {self: check_batch("grad", grad, *self.data.shape)}
+        """Equation (16): add dJ/d(leaf) to the grad of every leaf below; grad is dJ/d(this)."""
+        if grad is None and self.data.size > 1:
+            raise ValueError(f"backward needs grad, of shape {self.data.shape}, as J is no number")
+        grad = np.ones_like(self.data) if grad is None else grad
+        pulled = {self: check_batch("grad", grad, *self.data.shape)}
+        found, todo = {self}, [self]
         while todo:
             new = {source for source, _ in todo.pop().edges} - found
             found |= new
@@ -717,73 +687,48 @@ class Tensor:
                 part = unbroadcast(pull(grad), source.data.shape)
                 pulled[source] = pulled[source] + part if source in pulled else part
 
-    def __add__(self, other):
-        other = lift(other)
-        return Tensor(self.data + other.data, [(self, lambda g: g), (other, lambda g: g)])
-
-    def __mul__(self, other):
-        a, b = self.data, lift(other).data
-        return Tensor(a * b, [(self, lambda g: g * b), (lift(other), lambda g: g * a)])
-
-    def __matmul__(self, other):
-        other = lift(other)
-        a, b = self.data, other.data
-        if a.ndim == 1:  # a row, for the time of the product
-            return (self.reshape(1, -1) @ other)[..., 0, :]
-        if b.ndim == 1:
-            return (self @ other.reshape(-1, 1))[..., 0]
-        to_a, to_b = (lambda g: g @ b.swapaxes(-1, -2)), (lambda g: a.swapaxes(-1, -2) @ g)
-        return Tensor(a @ b, [(self, to_a), (other, to_b)])
-
     def __getitem__(self, index):
-        def put_back(g):
+        def _put_back(g):
             whole = np.zeros_like(self.data)
             np.add.at(whole, index, g)  # an entry taken twice gets both gradients
             return whole
 
-        return Tensor(self.data[index], [(self, put_back)])
+        return Tensor(self.data[index], [(self, _put_back)])
 
     def sum(self, axis=None, keepdims=False):
         """Sum over an axis, several, or all."""
         wide, shape = self.data.sum(axis, keepdims=True).shape, self.data.shape
-        out = self.data.sum(axis, keepdims=keepdims)
-        return Tensor(out, [(self, lambda g: np.broadcast_to(g.reshape(wide), shape))])
+        spread = lambda g: np.broadcast_to(g.reshape(wide), shape)
+        return Tensor(self.data.sum(axis, keepdims=keepdims), [(self, spread)])
 
     def max(self, axis=None, keepdims=False):
         """Largest entry. Ties share the gradient equally, as in torch's amax."""
-        top = self.data.max(axis, keepdims=True)
-        share = (self.data == top) / np.sum(self.data == top, axis, keepdims=True)
-        out = self.data.max(axis, keepdims=keepdims)
-        return Tensor(out, [(self, lambda g: share * g.reshape(top.shape))])
+        won = self.data == self.data.max(axis, keepdims=True)
+        count = won.sum(axis, keepdims=True)
+        share = lambda g: won / count * g.reshape(count.shape)
+        return Tensor(self.data.max(axis, keepdims=keepdims), [(self, share)])
+
+    def mean(self, axis=None, keepdims=False):
+        """Sum divided by count."""
+        total = self.sum(axis, keepdims)
+        return total * (total.data.size / self.data.size)
 
     def reshape(self, *shape):
         """The same entries in another shape."""
         return Tensor(self.data.reshape(*shape), [(self, lambda g: g.reshape(self.data.shape))])
 
-    def transpose(self, *axes):
-        """Axes in another order; reversed if none is given."""
-        back = np.argsort(axes) if axes else None
-        return Tensor(self.data.transpose(*axes), [(self, lambda g: g.transpose(back))])
-
-    def bend(self, out, slope):
-        """Entry by entry: the values and slopes of any function of this."""
-        if not np.isfinite(out).all():
-            raise ValueError("a function outside its range: log needs numbers above 0, say")
-        return Tensor(out, [(self, lambda g: g * slope)])
-
-    exp = lambda self: self.bend(np.exp(self.data), np.exp(self.data))
-    log = lambda self: self.bend(np.log(self.data), 1 / self.data)
-    tanh = lambda self: self.bend(*tanh(self.data))
-    relu = lambda self: self.bend(*relu(self.data))
-    __pow__ = lambda self, p: self.bend(self.data**p, p * self.data ** (p - 1))
-    __neg__ = lambda self: self * -1
-    __sub__ = lambda self, other: self + -lift(other)
-    __truediv__ = lambda self, other: self * lift(other) ** -1
-    __radd__, __rmul__ = __add__, __mul__
-    __rsub__ = lambda self, other: lift(other) - self
-    __rtruediv__ = lambda self, other: lift(other) / self
-    __rmatmul__ = lambda self, other: lift(other) @ self
-    mean = lambda self, axis=None: self.sum(axis) * (self.sum(axis).data.size / self.data.size)
+    __add__ = __radd__ = lambda a, b: Tensor.of(add, a, b)
+    __mul__ = __rmul__ = lambda a, b: Tensor.of(multiply, a, b)
+    __matmul__ = lambda a, b: Tensor.of(matmul, a, b)
+    __rmatmul__ = lambda a, b: Tensor.of(matmul, b, a)
+    __pow__ = lambda a, p: Tensor.of(power, a, p=p)
+    __neg__ = lambda a: a * -1.0
+    __sub__ = lambda a, b: a + b * -1.0
+    __rsub__ = lambda a, b: a * -1.0 + b
+    __truediv__ = lambda a, b: a * b**-1.0
+    __rtruediv__ = lambda a, b: a**-1.0 * b
+    exp, log = (lambda a: Tensor.of(exp, a)), lambda a: Tensor.of(log, a)
+    tanh, relu = (lambda a: Tensor.of(tanh, a)), lambda a: Tensor.of(relu, a)
 
 
 # %% [markdown]
@@ -792,28 +737,12 @@ class Tensor:
 
 `torch.Tensor` is the same idea in C++. Three of its habits: a graph is freed after backward
 unless `retain_graph=True`; `max(dim)` sends the gradient of a tie to the first, `amax` shares
-it; integers have no gradient.
+it; integers have no gradient. `gradients` above runs a formula on either.
 """
 
-
 # %%
-def gradients(make, f, *arrays):
-    """f of tensors, summed, and its gradient for each; make is Tensor or torch_leaf."""
-    leaves = [make(array) for array in arrays]
-    out = f(*leaves).sum()
-    out.backward()
-    return [out.data, *(leaf.grad for leaf in leaves)]
-
-
-def torch_leaf(array):
-    """A torch tensor that asks for its gradient."""
-    import torch
-
-    return torch.tensor(array, dtype=torch.float64, requires_grad=True)
-
-
 def demo_autograd(plot=False):
-    """A graph you can draw, a deep one, a network without its backward, a formula."""
+    """A graph you can draw, a deep one, a network without its pulls, a formula."""
     print("\n== Can a machine derive backpropagation? f = (a + b) b, with a = 2 and b = 3 ==")
     a, b = Tensor(2.0), Tensor(3.0)
     f = (a + b) * b
@@ -825,23 +754,22 @@ def demo_autograd(plot=False):
         deep = deep * 0.9999 + 0.0001
     deep.backward()
     print(f"  through a graph 10000 tensors deep: grad of a = 0.9999^5000 = {a.grad:.4f}")
-    pairs = [("10000 deep: df/da", a.grad, 0.9999**5000)]
-    rng = np.random.default_rng(0)
-    x, y, layers = rng.normal(size=(20, 4)), np.arange(20) % 3, make_mlp(rng, (4, 8, 3), "tanh")
-    J, grad = cross_entropy(forward(layers, x), y)
-    backward(layers, grad)
+    rng, pairs = np.random.default_rng(0), [("10000 deep: grad", a.grad, 0.9999**5000)]
+    x, y, layers = rng.normal(size=(20, 4)), np.arange(20) % 3, make_mlp(rng, (4, 8, 3), tanh)
+    J, pull = cross_entropy(forward(layers, x), y)
+    backward(layers, pull(1.0))
 
-    def network(W, b, V, c):
+    def _network(W, b, V, c):
         z = (x @ W + b).tanh() @ V + c
-        return (z.exp().sum(1).log() - z[np.arange(20), y]).mean()
+        return (z.exp().sum(1).log() - z[np.arange(20), y]).mean()  # (11) as it stands
 
-    arrays, by_hand = zip(*parameters(layers))
-    for name, *pair in zip(("J", "W1", "b1", "W2", "b2"), gradients(Tensor, network, *arrays), [J, *by_hand]):
-        pairs.append((f"MLP, engine and by hand: {name}", *pair))
+    by_hand = J, *layers[0].grads, *layers[2].grads
+    names = ("by hand: " + name for name in ("J", "W1", "b1", "W2", "b2"))
+    pairs += zip(names, gradients(Tensor, _network, *parameters(layers)), by_hand)
     arrays, f = (x[:3, :1], x[3]), lambda a, b: (a * b).exp() / (a * a + 1) - b.relu() ** 2
-    for name, *pair in zip(("f", "df/da", "df/db"), *(gradients(make, f, *arrays) for make in (Tensor, torch_leaf))):
-        pairs.append((f"formula, engine and torch: {name}", *pair))
-    return report([compare(*pair, *ALLOWED["autograd"]) for pair in pairs])
+    names = "torch: f", "torch: df/da", "torch: df/db"
+    pairs += zip(names, gradients(Tensor, f, *arrays), gradients(torch_leaf, f, *arrays))
+    return report(rows("autograd", "", pairs))
 
 
 # %% [markdown]
@@ -854,52 +782,31 @@ Why do deep networks need a careful start? Multiply by twenty matrices in a row,
 vanish or explode. If x has mean square s, and W independent entries of mean 0 and variance v,
 each z is a sum of d_in terms, so
 
-    mean square of z = d_in v s          of ∂J/∂x = d_out v · mean square of ḡ           (21)
+    mean square of z = d_in v s          of ∂J/∂x = d_out v · mean square of ḡ           (18)
 
 Keeping both needs v = 1 / d_in and v = 1 / d_out. Xavier (Glorot and Bengio, 2010) takes the
 middle; He (He et al., 2015) doubles, as a ReLU sets half of the mean square to 0:
 
-    Xavier   v = 2 / (d_in + d_out)   for tanh         He   v = 2 / d_in   for ReLU      (22)
+    Xavier   v = 2 / (d_in + d_out)   for tanh         He   v = 2 / d_in   for ReLU      (19)
 
 v is a variance: the weights are √v times standard normal numbers. Using v itself as their
 spread is a common error. For a convolution d_in is height · width · channels of the kernel.
-
 The other cure is a shorter path. A residual block (He et al., 2016) adds its input:
 
-    y = x + F(x)         ∂J/∂x = ḡ + (∂F/∂x)ᵀ ḡ                                          (23)
+    y = x + F(x)         ∂J/∂x = ḡ + (∂F/∂x)ᵀ ḡ                                          (20)
 
 The first term reaches the bottom undiminished however long the chain is. It fails in the
 other direction: each block adds to the variance, so deep stacks need a norm as well (next).
 """
 
-
 # %%
 def initial_weights(method, draws):
-    """Equation (22): standard normal draws (..., d_in, d_out), scaled by sqrt(v)."""
+    """Equation (19): standard normal draws (..., d_in, d_out), scaled by sqrt(v)."""
     draws = check_batch("draws", draws)
     if method not in ("xavier", "he") or draws.ndim < 2:
         raise ValueError(f"method must be xavier or he, not {method!r}, and draws have 2 axes")
     d_in, d_out = draws.size // draws.shape[-1], draws.size // draws.shape[-2]
-    v = 2 / (d_in + d_out) if method == "xavier" else 2 / d_in
-    return math.sqrt(v) * draws
-
-
-class Residual(Layer):
-    """y = x + F(x), where F is a chain of layers that keeps the shape of x."""
-
-    def __init__(self, layers):
-        super().__init__()
-        self.layers = layers
-
-    def forward(self, x, training=False):
-        """Equation (23), left."""
-        x = check_batch("x", x)
-        return self.keep(x + check_batch("F(x)", forward(self.layers, x, training), *x.shape))
-
-    def backward(self, grad, to_input=True):
-        """Equation (23), right."""
-        (grad,) = self.recall(grad)
-        return grad + backward(self.layers, grad)
+    return math.sqrt(2 / (d_in + d_out) if method == "xavier" else 2 / d_in) * draws
 
 
 # %% [markdown]
@@ -907,10 +814,9 @@ class Residual(Layer):
 ### The library version
 
 torch says `kaiming_normal_` for He. Given a seed, both versions can share their draws. A fresh
-`torch.nn.Linear` uses neither: it is uniform on ±1/√d_in, with variance 1 / (3 d_in), a third
-of what keeps the size of a linear map.
+`torch.nn.Linear` uses neither: its weights are uniform, with v = 1 / (3 d_in), a third of what
+keeps the size.
 """
-
 
 # %%
 def torch_initial_weights(method, shape, seed):
@@ -918,64 +824,59 @@ def torch_initial_weights(method, shape, seed):
     import torch
 
     axes = (1, 0) if len(shape) == 2 else (2, 3, 1, 0)  # torch: out, in, height, width
-    init = {"xavier": torch.nn.init.xavier_normal_, "he": torch.nn.init.kaiming_normal_}[method]
-    kind, results = {"nonlinearity": "relu"} if method == "he" else {}, []
-    for fill, options in ((torch.Tensor.normal_, {}), (init, kind)):
-        W = torch.empty([shape[i] for i in np.argsort(axes)], dtype=torch.float64)
-        fill(W, generator=torch.Generator().manual_seed(seed), **options)
-        results.append(W.permute(axes).numpy())
-    return results
+    draws, W = (torch.empty([shape[i] for i in np.argsort(axes)]).double() for _ in range(2))
+    draws.normal_(generator=torch.Generator().manual_seed(seed))
+    init = torch.nn.init.xavier_normal_ if method == "xavier" else torch.nn.init.kaiming_normal_
+    init(W, generator=torch.Generator().manual_seed(seed))
+    return draws.permute(axes).numpy(), W.permute(axes).numpy()
 
 
-def torch_residual(F, layer, x, p, training):
-    """x + F(x) by torch."""
-    return x + torch_forward(layer.layers, x, p, training)
-
-
-MIRRORS[Residual] = torch_residual
-
-
-def deep_chain(activation, v, residual=False, depth=20, width=100):
-    """The mean square of the activations at each depth of a chain, and the chain."""
+def deep_chain(bend, v, residual=False, depth=20, width=100):
+    """A chain of layers of equal width, their weights with variance v; and the mean square of
+    its activations at each depth."""
     rng, sizes, layers = np.random.default_rng(0), [], []
     x = rng.normal(size=(100, width))
     for _ in range(depth):
         W = math.sqrt(v) * rng.normal(size=(width, width))
-        block = [Linear(W, np.zeros(width)), Activation(activation)]
-        layers += [Residual(block)] if residual else block
-        x = forward(layers[-1:] if residual else block, x)
+        block = [Layer(linear, W, np.zeros(width)), Layer(bend)]
+        block = [block] if residual else block
+        x, layers = forward(block, x), layers + block
         sizes.append(np.mean(x * x))
-    return np.array(sizes), layers
+    return layers, np.array(sizes)
 
 
 def demo_initialisation(plot=False):
     """Mean square of the activations by depth, for each start; then the same in torch."""
     print("\n== What is left of a signal after 20 layers of 100 units? Its mean square ==")
-    starts, curves, pairs = {"0.0001": 1e-4, "1": 1.0, "Xavier": 0.01, "He": 0.02}, {}, []
-    for activation, (name, v) in itertools.product(("tanh", "relu"), starts.items()):
-        curves[f"{activation}, {name}"] = sizes = deep_chain(activation, v)[0]
+    starts, curves, comparisons = {"0.0001": 1e-4, "1": 1, "Xavier": 0.01, "He": 0.02}, {}, []
+    for bend, (name, v) in itertools.product((tanh, relu), starts.items()):
+        curves[f"{bend.__name__}, {name}"] = sizes = deep_chain(bend, v)[1]
         some = "".join(f"{sizes[i]:10.1e}" for i in (0, 4, 9, 19))
-        print(f"  {activation}, v = {name:7} at depth 1, 5, 10, 20: {some}")
-    u = np.random.default_rng(1).normal(size=(1, 100))
-    for residual in (False, True):
-        layers = deep_chain("tanh", 0.005, residual)[1]
-        _, (_, *pair), *_ = beside_torch(layers, 0.1 * u, u)
-        what = "20 residual blocks" if residual else "20 layers"
-        print(f"  tanh, v = 0.005, {what}: |dJ/dx| = {np.linalg.norm(pair[0]):.1e} for |dJ/dy| = 10")
-        pairs.append((f"dJ/dx of {what}", *pair, *ALLOWED["residual"]))
+        print(f"  {bend.__name__}, v = {name:7} at depth 1, 5, 10, 20: {some}")
+    for residual, what in ((False, "20 layers"), (True, "20 blocks")):
+        layers, x = deep_chain(tanh, 0.005, residual)[0], np.full((1, 100), 0.1)
+        torch_chain = lambda x: torch_forward(layers, x, map(torch_leaf, parameters(layers)))
+        J, theirs = gradients(torch_leaf, torch_chain, x)
+        pairs = [(": sum of y", forward(layers, x).sum(), J)]
+        pairs += [(": dJ/dx", backward(layers, np.ones((1, 100))), theirs)]
+        comparisons += rows("residual", what, pairs)
+        print(f"  tanh, v = 0.005, {what}: |dJ/dx| = {np.linalg.norm(theirs):.1e}, |dJ/dy| = 10")
     for method, shape in itertools.product(("xavier", "he"), [(100, 50), (3, 3, 4, 8)]):
         draws, theirs = torch_initial_weights(method, shape, seed=0)
-        ours = initial_weights(method, draws)
-        pairs.append((f"{method}, shape {shape}", ours, theirs, *ALLOWED["initialisation"]))
+        pairs = [(f", shape {shape}", initial_weights(method, draws), theirs)]
+        comparisons += rows("initialisation", method, pairs)
     if plot:
-        def draw(ax):
-            for name, sizes in curves.items():
-                ax.semilogy(range(1, 21), sizes, "--" if "tanh" in name else "-", label=name)
-            ax.set(xlabel="depth (layers)", ylabel="mean square of the activations")
-            ax.legend(title="bend, v")
+        save_plot("neural_networks_initialisation.png", lambda ax: draw_curves(
+            ax, curves, "depth (layers)", "mean square of the activations"))
+    return report(comparisons)
 
-        save_plot("neural_networks_initialisation.png", draw)
-    return report([compare(*pair) for pair in pairs])
+
+def draw_curves(ax, curves, xlabel, ylabel):
+    """Named curves on a log scale."""
+    for name, curve in curves.items():
+        ax.semilogy(range(1, len(curve) + 1), curve, "--" if "tanh" in name else "-", label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend()
 
 
 # %% [markdown]
@@ -987,179 +888,135 @@ Try: give the ReLU chain v = 1 / d_in. What is left of the mean square after twe
 Can a network keep its own numbers in range? A norm centres and scales a group of numbers,
 then lets the network choose its own scale γ and shift β:
 
-    x̂ = (x - μ) / s         s = √(variance + ε)         y = γ x̂ + β                      (24)
-    ∂J/∂x = (g - mean(g) - x̂ · mean(g x̂)) / s           g = γ ḡ                          (25)
+    x̂ = (x - μ) / s         s = √(variance + ε)         y = γ x̂ + β                      (21)
+    ∂J/∂x = (g - mean(g) - x̂ · mean(g x̂)) / s           g = γ ḡ                          (22)
 
 Batch norm (Ioffe and Szegedy, 2015) groups the rows: μ and s per feature. Layer norm (Ba et
-al., 2016) groups the features: μ and s per row. The two means in (25) are there because μ and
+al., 2016) groups the features: μ and s per row. The two means in (22) are there because μ and
 s depend on x too; treating them as constants leaves ∂J/∂x mostly wrong. The variance is the
 mean of (x - μ)², never mean(x²) - μ²: near x = 1e8 that cancels to nonsense.
-
 One row has no batch to be compared with. So batch norm tracks running averages, with momentum
 ρ (rho), and uses them, as constants, at prediction. From m numbers per feature:
 
-    running ← (1 - ρ) · running + ρ · (μ, and m / (m - 1) · variance)                    (26)
+    running ← (1 - ρ) · running + ρ · (μ, and m / (m - 1) · variance)                    (23)
 
 Dropout (Srivastava et al., 2014) sets each entry to 0 with probability p, so that no unit can
 rely on another, and divides the rest by 1 - p, so that the mean stays:
 
-    a = x · mask / (1 - p)   in training          a = x   at prediction                  (27)
+    a = x · mask / (1 - p)   in training          a = x   at prediction                  (24)
 
 Batch norm fails on small batches, whose μ is noise; a single row is refused in training.
 Forgetting to switch from training to prediction is the common error with both.
 """
 
-
 # %%
-class Norm(Layer):
-    """What both norms share: gain and shift (d,), x (n, ..., d), and the way back."""
-
-    def __init__(self, gain, shift, eps=1e-5):
-        gain = check_batch("gain", gain, None)
-        super().__init__(gain=gain, shift=check_batch("shift", shift, len(gain)))
-        self.eps = check_number("eps", eps, above=0)
-
-    def check(self, x):
-        """x, if its last axis has the size of gain."""
-        return check_batch("x", x, *[None] * max(np.ndim(x) - 1, 1), len(self.params["gain"]))
-
-    def apply(self, x, axes, mean=None, variance=None):
-        """Equation (24), with the statistics along axes, or with those given."""
-        fixed = mean is not None
-        centred = x - (mean if fixed else x.mean(axis=axes, keepdims=True))
-        if not fixed:
-            variance = np.mean(centred * centred, axis=axes, keepdims=True)
-        s = np.sqrt(variance + self.eps)
-        xhat = centred / s
-        self.keep(x, xhat, s, None if fixed else axes)
-        return xhat * self.params["gain"] + self.params["shift"], variance
-
-    def backward(self, grad, to_input=True):
-        """Equation (25); with constant statistics only g / s is left of it."""
-        grad, xhat, s, axes = self.recall(grad)
-        rows, g = tuple(range(grad.ndim - 1)), grad * self.params["gain"]
-        self.grads = {"gain": np.sum(grad * xhat, axis=rows), "shift": grad.sum(axis=rows)}
-        if axes is not None:
-            share = np.mean(g * xhat, axis=axes, keepdims=True)
-            g = g - g.mean(axis=axes, keepdims=True) - xhat * share
-        return g / s
+def standardise(x, gain, shift, eps, axes):
+    """Equations (21) and (22): [y and its pulls], and mean and variance of each group; a group
+    runs along axes. gain and shift (d,) belong to the last axis."""
+    mean = x.mean(axes, keepdims=True)
+    xhat = x - mean
+    variance = np.mean(xhat * xhat, axes, keepdims=True)
+    s, average = np.sqrt(variance + eps), lambda g: g.mean(axes, keepdims=True)
+    xhat /= s
+    centre = lambda g: (g - average(g) - xhat * average(g * xhat)) / s
+    return [xhat * gain + shift, lambda g: centre(g * gain), *pulls_of_affine(xhat)], mean, variance
 
 
-class LayerNorm(Norm):
-    """Per row over its features; training and prediction are the same."""
-
-    def forward(self, x, training=False):
-        """Equation (24)."""
-        return self.apply(self.check(x), -1)[0]
+def pulls_of_affine(xhat):
+    """Of xhat * gain + shift, to gain and to shift: sums over all axes but the last."""
+    over = tuple(range(xhat.ndim - 1))
+    return (lambda g: np.sum(g * xhat, over)), lambda g: g.sum(over)
 
 
-class BatchNorm(Norm):
-    """Per feature, or channel of images, over all else; momentum is the weight of the new."""
-
-    def __init__(self, gain, shift, eps=1e-5, momentum=0.1):
-        super().__init__(gain, shift, eps)
-        self.momentum = check_number("momentum", momentum, least=0, most=1)
-        zeros = np.zeros_like(self.params["gain"])
-        self.running = {"mean": zeros, "variance": zeros + 1}
-
-    def forward(self, x, training=False):
-        """Equations (24) and (26)."""
-        x, axes = self.check(x), tuple(range(np.ndim(x) - 1))
-        if not training:
-            return self.apply(x, axes, **self.running)[0]
-        m = x.size // x.shape[-1]
-        if m < 2:
-            raise ValueError(f"batch norm needs 2 rows in training, not x of shape {x.shape}")
-        out, variance = self.apply(x, axes)
-        new = {"mean": x.mean(axis=axes), "variance": variance.ravel() * m / (m - 1)}
-        for name, average in self.running.items():
-            average += self.momentum * (new[name] - average)
-        return out
+def layer_norm(x, gain, shift, eps=1e-5):
+    """Equations (21) and (22) over the last axis; gain and shift (d,)."""
+    x = check_batch("x", x, *[None] * (np.ndim(x) - 1), len(gain))
+    return standardise(x, gain, shift, eps, -1)[0]
 
 
-class Dropout(Layer):
-    """Sets entries to 0 with probability p in training; a mask (1 stays, 0 goes) can be given."""
+def batch_norm(x, gain, shift, mean, variance, training=False, momentum=0.1, eps=1e-5):
+    """Equations (21) to (23) over all axes but the last: x (n, d), or images (n, h, w, d).
+    mean and variance (d,) are the running averages, which training updates in place."""
+    x = check_batch("x", x, *[None] * (np.ndim(x) - 1), len(gain))
+    if not training:
+        s = np.sqrt(variance + eps)
+        xhat = (x - mean) / s
+        return xhat * gain + shift, lambda g: g * gain / s, *pulls_of_affine(xhat)
+    m = x.size // len(gain)
+    if m < 2:
+        raise ValueError(f"batch norm needs 2 rows in training, not x of shape {x.shape}")
+    result, new_mean, new_variance = standardise(x, gain, shift, eps, tuple(range(x.ndim - 1)))
+    mean += momentum * (new_mean.ravel() - mean)
+    variance += momentum * (new_variance.ravel() * m / (m - 1) - variance)
+    return result
 
-    def __init__(self, p, rng=None, mask=None):
-        super().__init__()
-        self.p, self.mask = check_number("p", p, least=0, below=1), mask
-        self.rng = np.random.default_rng(0) if rng is None else rng
 
-    def forward(self, x, training=False):
-        """Equation (27)."""
-        x = check_batch("x", x)
-        mask = self.rng.random(x.shape) >= self.p if self.mask is None else self.mask
-        factor = check_batch("mask", mask, *x.shape) / (1 - self.p) if training else np.ones(1)
-        factor = factor.astype(x.dtype)
-        return self.keep(x * factor, factor)
-
-    def backward(self, grad, to_input=True):
-        """Equation (27): what was multiplied forward is multiplied backward."""
-        grad, factor = self.recall(grad)
-        return grad * factor
+def dropout(x, p, rng=None, mask=None, training=False):
+    """Equation (24). rng draws the mask (1 stays, 0 goes), if none is given."""
+    x, _ = check_batch("x", x), check_number("p", p, least=0, below=1)
+    if not training:
+        return x, lambda g: g
+    mask = rng.random(x.shape) >= p if mask is None else check_batch("mask", mask, *x.shape)
+    factor = (mask / (1 - p)).astype(x.dtype)
+    return x * factor, lambda g: g * factor
 
 
 # %% [markdown]
 """
 ### The library version
 
-torch splits batch norm into `BatchNorm1d` for tables and `BatchNorm2d` for images. Its momentum
-is ρ as well, not 1 - ρ. Its dropout draws its own mask: from the same seed, dropout of ones
-shows which entries stay.
+torch wants the channels second. Its momentum is ρ as well, not 1 - ρ. Its dropout draws its
+own mask: from the same seed, dropout of ones shows which entries stay.
 """
 
-
 # %%
-def torch_batch_norm(F, layer, x, p, training):
-    """F.batch_norm with copies of our running averages; it wants the channels second."""
-    import torch
-
-    running = (torch.tensor(layer.running[name]) for name in ("mean", "variance"))
-    x = x.movedim(-1, 1)
-    out = F.batch_norm(x, *running, next(p), next(p), training, layer.momentum, layer.eps)
-    return out.movedim(1, -1)
+def torch_batch_norm(F, x, gain, shift, mean, variance, training=False, momentum=0.1, eps=1e-5):
+    """F.batch_norm, for channels last."""
+    args = mean, variance, gain, shift, training, momentum, eps
+    return F.batch_norm(x.movedim(-1, 1), *args).movedim(1, -1)
 
 
-def torch_layer_norm(F, layer, x, p, training):
-    """F.layer_norm over the last axis."""
-    return F.layer_norm(x, x.shape[-1:], next(p), next(p), layer.eps)
-
-
-def torch_dropout(F, layer, x, p, training):
+def torch_dropout(F, x, p, rng=None, mask=None, training=False):
     """F.dropout from seed 0."""
     import torch
 
     torch.manual_seed(0)
-    return F.dropout(x, layer.p, training)
+    return F.dropout(x, p, training)
 
 
-MIRRORS |= {BatchNorm: torch_batch_norm, LayerNorm: torch_layer_norm, Dropout: torch_dropout}
+MIRRORS |= {
+    batch_norm: torch_batch_norm,
+    layer_norm: lambda F, x, gain, shift, eps=1e-5: F.layer_norm(x, gain.shape, gain, shift, eps),
+    dropout: torch_dropout,
+}
 
 
 def demo_normalisation(plot=False):
-    """One bad feature, normed by columns and by rows; training and prediction beside torch."""
+    """One large feature, normed by columns and by rows; then training and prediction in torch."""
     import torch
 
     print("\n== What does a norm do to a table whose second feature is 1000 times larger? ==")
-    table, ones = np.array([[1.0, 1000, 3], [2, 3000, 5], [3, 2000, 1]]), np.ones(3)
-    for name, norm in [("batch", BatchNorm(ones, 0 * ones)), ("layer", LayerNorm(ones, 0 * ones))]:
-        for row in norm.forward(table, training=True):
-            print(f"  {name} norm " + "".join(f"{v:8.3f}" for v in row))
-    rng, comparisons = np.random.default_rng(0), []
-    x, grad = rng.normal(5, 3, size=(16, 4)), rng.normal(size=(16, 4))
-    mask = torch_dropout(torch.nn.functional, Dropout(0.3), torch.ones(16, 4), None, True) > 0
-    layers = BatchNorm(grad[0], grad[1]), LayerNorm(grad[0], grad[1]), Dropout(0.3, mask=mask.numpy())
-    for layer, training in itertools.product(layers, (True, False)):
-        name = f"{type(layer).__name__}, {'training' if training else 'prediction'}: "
-        row = ALLOWED["dropout" if isinstance(layer, Dropout) else "normalisation"]
-        for what, *pair in beside_torch([layer], x, grad, training):
-            comparisons.append(compare(name + what, *pair, *row))
+    table, one = np.array([[1.0, 1000, 3], [2, 3000, 5], [3, 2000, 1]]), np.ones(3)
+    columns = batch_norm(table, one, 0 * one, 0 * one, 1 * one, training=True)[0]
+    for by_column, by_row in zip(columns, layer_norm(table, one, 0 * one)[0]):
+        numbers = "".join(f"{v:7.2f}" for v in by_column), "".join(f"{v:7.2f}" for v in by_row)
+        print("  batch norm{}     layer norm{}".format(*numbers))
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(5, 3, size=(16, 4)), rng.normal(size=4), rng.normal(size=4)
+    mask = torch_dropout(torch.nn.functional, torch.ones(16, 4), 0.3, training=True).numpy() > 0
+    comparisons = rows("normalisation", "layer norm", beside_torch(layer_norm, *inputs))
+    for training, mode in ((True, ", training"), (False, ", prediction")):
+        running = {"mean": np.zeros(4), "variance": np.ones(4), "training": training}
+        pairs = beside_torch(batch_norm, *inputs, **running)
+        comparisons += rows("normalisation", "batch norm" + mode, pairs)
+        pairs = beside_torch(dropout, inputs[0], p=0.3, mask=mask, training=training)
+        comparisons += rows("dropout", "dropout" + mode, pairs)
     return report(comparisons)
 
 
 # %% [markdown]
 """
-Try: predict the mean of Dropout(0.5) of a million ones, in training and at prediction.
+Try: predict the mean of dropout(p=0.5) of a million ones, in training and at prediction.
 
 ## Convolution and pooling
 
@@ -1167,118 +1024,82 @@ Must a network learn each pattern anew for every place in an image? A convolutio
 one small pattern, its kernel K, everywhere. At place (i, j), for output channel o, with
 stride s (how far each step moves), on an image padded with zeros:
 
-    z[i, j, o] = b[o] + Σᵤ Σᵥ Σ_c x[s i + u, s j + v, c] K[u, v, c, o]                   (28)
+    z[i, j, o] = b[o] + Σᵤ Σᵥ Σ_c x[s i + u, s j + v, c] K[u, v, c, o]                   (25)
 
-That is a linear layer on patches. Cut out each patch as a row, and one matrix product does
-it all: z = patches · K + b. So (14) gives the gradients; what is left is to add that of each
-patch back to the place it was cut from. One weight serves all places, and so a few dozen
-weights do the work of thousands. A side of z has (size + 2 padding - k) // s + 1 places.
+That is a linear layer on patches: cut out each patch as a row, and z = patches · K + b. So
+(12) gives the gradients; what is left is to add that of each patch back to the place it was
+cut from. One weight serves all places, so a few dozen do the work of thousands. A side of z
+has (size + 2 padding - k) // s + 1 places.
 
 Max pooling keeps the largest value of each k x k window. Its gradient goes to the winner
 alone; of equal values the first, row by row, wins:
 
-    z[i, j, c] = max over u, v of x[s i + u, s j + v, c]                                 (29)
+    z[i, j, c] = max over u, v of x[s i + u, s j + v, c]                                 (26)
 
-It fails where the exact place matters: pooling forgets it. Strictly speaking (28) is a
+It fails where the exact place matters: pooling forgets it. Strictly speaking (25) is a
 cross-correlation: a mathematician's convolution flips K, which is all the same to learning.
 """
 
-
 # %%
 def cut_windows(x, height, width, stride):
-    """A view (n, H, W, channels, height, width) of every window of x (n, h, w, channels)."""
+    """A view (n, H, W, channels, height, width) of every window of x (n, h, w, channels), and
+    for each place (u, v) in a window the slice of x that holds it."""
+    check_number("stride", stride, least=1, integer=True)
     if x.shape[1] < height or x.shape[2] < width:
         raise ValueError(f"x of shape {x.shape}, padding and all, has no {height} x {width} window")
     view = np.lib.stride_tricks.sliding_window_view(x, (height, width), axis=(1, 2))
-    return view[:, ::stride, ::stride]
-
-
-class Conv2D(Layer):
-    """Equation (28) for images x (n, h, w, c), with K (height, width, c, out) and b (out,)."""
-
-    def __init__(self, K, b, stride=1, padding=0):
-        K = check_batch("K", K, None, None, None, None)
-        super().__init__(K=K, b=check_batch("b", b, K.shape[3]))
-        self.stride = check_number("stride", stride, least=1, integer=True)
-        self.padding = check_number("padding", padding, least=0, integer=True)
-
-    def forward(self, x, training=False):
-        """(n, h, w, c) -> patches (n H W, height width c) -> (n, H, W, out)."""
-        K, b, p = self.params["K"], self.params["b"], (self.padding, self.padding)
-        x = check_batch("x", x, None, None, None, K.shape[2])
-        x = np.pad(x, [(0, 0), p, p, (0, 0)]) if self.padding else x
-        windows = cut_windows(x, *K.shape[:2], self.stride).transpose(0, 1, 2, 4, 5, 3)
-        patches = windows.reshape(-1, K[..., 0].size)
-        z = patches @ K.reshape(-1, len(b))
-        z += b
-        return self.keep(z.reshape(*windows.shape[:3], len(b)), patches, x.shape)
-
-    def backward(self, grad, to_input=True):
-        """Equation (14) on the patches, whose gradients then go back to their places."""
-        grad, patches, shape = self.recall(grad)
-        K, s, p = self.params["K"], self.stride, self.padding
-        g = grad.reshape(-1, K.shape[3])
-        self.grads = {"K": (patches.T @ g).reshape(K.shape), "b": g.sum(axis=0)}
-        if not to_input:
-            return None
-        (_, H, W, _), dx = grad.shape, np.zeros(shape, grad.dtype)
-        back = (g @ K.reshape(-1, K.shape[3]).T).reshape(*grad.shape[:3], *K.shape[:3])
-        for u, v in np.ndindex(K.shape[:2]):
-            dx[:, u : u + s * H : s, v : v + s * W : s] += back[:, :, :, u, v]
-        return dx[:, p : shape[1] - p, p : shape[2] - p]
+    view = view[:, ::stride, ::stride]
+    high, wide = stride * view.shape[1], stride * view.shape[2]
+    return view, [np.s_[:, u : u + high : stride, v : v + wide : stride]
+                  for u, v in np.ndindex(height, width)]
 
 
 def conv2d(x, K, b, stride=1, padding=0):
-    """Equation (28), forward only."""
-    return Conv2D(K, b, stride, padding).forward(x)
+    """Equation (25): x (n, h, w, c), K (height, width, c, out), b (out,) -> z (n, H, W, out)."""
+    K, p = check_batch("K", K, None, None, None, None), padding
+    x = check_batch("x", x, None, None, None, K.shape[2])
+    check_number("padding", p, least=0, integer=True)
+    x = np.pad(x, [(0, 0), (p, p), (p, p), (0, 0)]) if p else x
+    windows, places = cut_windows(x, *K.shape[:2], stride)
+    shape = windows.shape[:3]
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, K[..., 0].size)
+    z, to_patches, to_K, to_b = linear(patches, K.reshape(-1, K.shape[3]), b)
+    flat = lambda g: g.reshape(z.shape)
+
+    def _to_x(g):
+        back = to_patches(flat(g)).reshape(*shape, len(places), -1)
+        dx = np.zeros(x.shape, g.dtype)
+        for i, place in enumerate(places):
+            dx[place] += back[:, :, :, i]
+        return dx[:, p : x.shape[1] - p, p : x.shape[2] - p]
+
+    pulls = _to_x, lambda g: to_K(flat(g)).reshape(K.shape), lambda g: to_b(flat(g))
+    return z.reshape(*shape, -1), *pulls
 
 
-class MaxPool2D(Layer):
-    """Equation (29) with size x size windows; the stride is size if none is given."""
+def max_pool2d(x, size, stride=None):
+    """Equation (26): x (n, h, w, c) -> (n, H, W, c); the stride is size if none is given."""
+    x = check_batch("x", x, None, None, None, None)
+    check_number("size", size, least=1, integer=True)
+    _, places = cut_windows(x, size, size, size if stride is None else stride)
+    best = x[places[0]].copy()
+    winner = np.zeros(best.shape, int)
+    for i, place in enumerate(places[1:], start=1):
+        winner[x[place] > best] = i
+        np.maximum(best, x[place], out=best)
 
-    def __init__(self, size, stride=None):
-        super().__init__()
-        self.size = check_number("size", size, least=1, integer=True)
-        self.stride = check_number("stride", size if stride is None else stride, least=1, integer=True)
-
-    def places(self, H, W):
-        """For each place (u, v) in a window: the slice of x with that place of every window."""
-        s = self.stride
-        for u, v in np.ndindex(self.size, self.size):
-            yield np.s_[:, u : u + s * H : s, v : v + s * W : s]
-
-    def forward(self, x, training=False):
-        """(n, h, w, c) -> (n, H, W, c). Keeps the number of the place that won."""
-        x = check_batch("x", x, None, None, None, None)
-        first, *others = self.places(*cut_windows(x, self.size, self.size, self.stride).shape[1:3])
-        best = x[first].copy()
-        winner = np.zeros(best.shape, np.int32)
-        for number, place in enumerate(others, start=1):
-            winner[x[place] > best] = number
-            np.maximum(best, x[place], out=best)
-        return self.keep(best, winner, x.shape)
-
-    def backward(self, grad, to_input=True):
-        """The gradient of each window goes to the place that won."""
-        grad, winner, shape = self.recall(grad)
-        dx = np.zeros(shape, grad.dtype)
-        for number, place in enumerate(self.places(*grad.shape[1:3])):
-            dx[place] += grad * (winner == number)
+    def _to_x(g):
+        dx = np.zeros(x.shape, g.dtype)
+        for i, place in enumerate(places):
+            dx[place] += g * (winner == i)
         return dx
 
+    return best, _to_x
 
-class Flatten(Layer):
+
+def flatten(x):
     """(n, height, width, channels) -> (n, height * width * channels), one row per example."""
-
-    def forward(self, x, training=False):
-        """Keeps the old shape."""
-        x = check_batch("x", x)
-        return self.keep(x.reshape(len(x), -1), x.shape)
-
-    def backward(self, grad, to_input=True):
-        """The same numbers in the old shape."""
-        grad, shape = self.recall(grad)
-        return grad.reshape(shape)
+    return x.reshape(len(x), -1), lambda g: g.reshape(x.shape)
 
 
 # %% [markdown]
@@ -1286,43 +1107,40 @@ class Flatten(Layer):
 ### The library version
 
 torch wants images (n, channels, height, width) and kernels (out, in, height, width). Its
-`conv2d` is (28) to the letter.
+`conv2d` is (25) to the letter.
 """
 
-
 # %%
-def torch_conv(F, layer, x, p, training):
-    """F.conv2d; x and K change the order of their axes on the way in, z on the way out."""
-    K = next(p).permute(3, 2, 0, 1)
-    z = F.conv2d(x.permute(0, 3, 1, 2), K, next(p), layer.stride, layer.padding)
-    return z.permute(0, 2, 3, 1)
+def torch_conv2d(F, x, K, b, stride=1, padding=0):
+    """F.conv2d, for channels last."""
+    return F.conv2d(x.movedim(-1, 1), K.permute(3, 2, 0, 1), b, stride, padding).movedim(1, -1)
 
 
-def torch_pool(F, layer, x, p, training):
-    """F.max_pool2d."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), layer.size, layer.stride).permute(0, 2, 3, 1)
+def torch_max_pool2d(F, x, size, stride=None):
+    """F.max_pool2d, for channels last."""
+    return F.max_pool2d(x.movedim(-1, 1), size, stride).movedim(1, -1)
 
 
-MIRRORS |= {Conv2D: torch_conv, MaxPool2D: torch_pool}
-MIRRORS[Flatten] = lambda F, layer, x, p, training: x.flatten(1)
+MIRRORS |= {conv2d: torch_conv2d, max_pool2d: torch_max_pool2d}
+MIRRORS[flatten] = lambda F, x: x.flatten(1)
 
 
 def demo_convolution(plot=False):
     """A kernel that finds vertical edges in a small picture; then strides, padding, ties."""
     print("\n== What does the 1 x 2 kernel (-1, 1) see in a picture? Only vertical edges ==")
     picture = np.array([[float(c == "#") for c in row] for row in ("..##..", "..##..", "......")])
-    edges = conv2d(picture[None, :, :, None], [[[[-1.0]], [[1.0]]]], [0.0])[0, :, :, 0]
-    for row, found in zip(picture.astype(int), edges.astype(int)):
+    z, *_ = conv2d(picture[None, :, :, None], [[[[-1.0]], [[1.0]]]], np.zeros(1))
+    for row, found in zip(picture.astype(int), z[0, :, :, 0].astype(int)):
         print(f"  {''.join('.#'[v] for v in row)} -> {''.join('.+-'[v] for v in found)}")
     rng, comparisons = np.random.default_rng(0), []
     x, K, b = rng.normal(size=(2, 7, 6, 3)), rng.normal(size=(3, 2, 3, 4)), rng.normal(size=4)
-    cases = [(f"conv, stride {s}, padding {p}", Conv2D(K, b, s, p), x) for s in (1, 2) for p in (0, 1)]
-    cases += [(f"pool 3, stride {s}", MaxPool2D(3, s), x) for s in (1, 3)]
-    cases += [("pool 2, all ties", MaxPool2D(2), np.ones((2, 4, 4, 3)))]
-    for title, layer, x in cases:
-        row = ALLOWED["convolution" if layer.params else "pooling"]
-        for what, *pair in beside_torch([layer], x, rng.normal(size=layer.forward(x).shape)):
-            comparisons.append(compare(f"{title}: {what}", *pair, *row))
+    for stride, padding in itertools.product((1, 2), (0, 1)):
+        pairs = beside_torch(conv2d, x, K, b, stride=stride, padding=padding)
+        comparisons += rows("convolution", f"conv2d, stride {stride}, padding {padding}", pairs)
+    for image, size, stride in [(x, 3, 1), (x, 3, 3), (np.ones((2, 4, 4, 3)), 2, 2)]:
+        pairs = beside_torch(max_pool2d, image, size=size, stride=stride)
+        ties = ", all ties" if image is not x else ""
+        comparisons += rows("pooling", f"max_pool2d {size}, stride {stride}{ties}", pairs)
     return report(comparisons)
 
 
@@ -1333,15 +1151,14 @@ Try: turn the picture by 90 degrees. What does the kernel see now, and which ker
 ## Training on digits
 
 Does all this read handwriting? scikit-learn brings 1797 digits of 8 x 8 pixels. Training goes
-in epochs: shuffle the rows, cut them into mini-batches, one step (16) for each. The gradient
+in epochs: shuffle the rows, cut them into mini-batches, one step (13) for each. The gradient
 of a batch is the full one plus noise, at a fraction of the price (more in optimization.py).
-
 When to stop? The training loss falls on and on, while the network begins to learn its rows by
 heart. So there are three parts: training rows to learn from, validation rows to say when to
 stop, and test rows that nobody looks at until the end. Early stopping:
 
     after an epoch with the lowest validation loss so far, keep a copy of the parameters;
-    after `patience` epochs without one, stop, and go back to the copy.                  (30)
+    after `patience` epochs without one, stop, and go back to the copy.                  (27)
 
 Choosing the epoch by the test rows is a common error: it makes the score too good. It fails
 with few validation rows, whose loss is noise itself: then patience must be long.
@@ -1351,40 +1168,34 @@ told what the MLP must find out: that near pixels belong together, and that a st
 further on is the same stroke.
 """
 
-
 # %%
 def batches_of(rng, n, batch_size):
     """The row numbers 0 ... n-1, shuffled, in parts of almost equal size."""
     return np.array_split(rng.permutation(n), math.ceil(n / batch_size))
 
 
-def trained_arrays(layers):
-    """Every array that training changes: parameters and running averages."""
-    for layer in layers:
-        yield from trained_arrays(layer.layers)
-        yield from (*layer.params.values(), *layer.running.values())
-
-
 def fit_network(rng, layers, X, y, loss=cross_entropy, lr=0.3, l2=0.0, epochs=60, batch_size=32,
                 validation=None, patience=10):
-    """Mini-batch training, with early stopping (30) if validation = (X, y) is given. Changes
+    """Mini-batch training, with early stopping (27) if validation = (X, y) is given. Changes
     the layers. Returns the mean training J and the validation loss (or nan) of each epoch."""
     X, y = check_batch("X", X), check_batch("y", y)
     if len(y) != len(X):
         raise ValueError(f"y must have {len(X)} rows, as X has, not shape {y.shape}")
     for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
         check_number(name, value, least=1, integer=True)
-    history, lowest, best, kept = [], math.inf, 0, []
+    averages = [a for layer in parts(layers) for a in layer.options.values()]
+    trained = parameters(layers) + [a for a in averages if isinstance(a, np.ndarray)]
+    history, best, kept = [], 0, []
     for epoch in range(epochs):
-        J = [train_step(layers, X[rows], y[rows], loss, lr, l2)
-             for rows in batches_of(rng, len(X), batch_size)]
+        J = [train_step(layers, X[batch], y[batch], loss, lr, l2)
+             for batch in batches_of(rng, len(X), batch_size)]
         judged = loss(forward(layers, validation[0]), validation[1])[0] if validation else math.nan
         history.append((np.mean(J), judged))
-        if judged < lowest:
-            lowest, best, kept = judged, epoch, [a.copy() for a in trained_arrays(layers)]
+        if judged <= min(v for _, v in history):
+            best, kept = epoch, [a.copy() for a in trained]
         if validation and epoch - best >= patience:
             break
-    for array, copied in zip(trained_arrays(layers), kept):
+    for array, copied in zip(trained, kept):
         array[...] = copied
     return np.array(history)
 
@@ -1395,13 +1206,14 @@ def predict_network(layers, X):
 
 
 def make_cnn(rng, channels=(16, 32), side=8, classes=10):
-    """For each entry of channels a 3 x 3 convolution, a ReLU and pooling by 2; then Linear."""
+    """For each entry of channels a 3 x 3 convolution, a ReLU and pooling by 2; then linear."""
     layers, d_in = [], 1
     for d_out in channels:
         K = initial_weights("he", rng.normal(size=(3, 3, d_in, d_out)))
-        layers += [Conv2D(K, np.zeros(d_out), padding=1), Activation("relu"), MaxPool2D(2)]
+        layers += [Layer(conv2d, K, np.zeros(d_out), padding=1), Layer(relu)]
+        layers += [Layer(max_pool2d, size=2)]
         d_in, side = d_out, side // 2
-    return [*layers, Flatten(), *make_mlp(rng, (side * side * d_in, classes))]
+    return [*layers, Layer(flatten), *make_mlp(rng, (side * side * d_in, classes))]
 
 
 def load_digits_split(fold=0):
@@ -1411,7 +1223,7 @@ def load_digits_split(fold=0):
     X, y = load_digits(return_X_y=True)
     train, test = k_fold(len(X), 5, np.random.default_rng(0))[fold]
     train = np.random.default_rng(fold).permutation(train)
-    return [(X[rows] / 16, y[rows]) for rows in (train[144:], train[:144], test)]
+    return [(X[part] / 16, y[part]) for part in (train[144:], train[:144], test)]
 
 
 # %% [markdown]
@@ -1422,7 +1234,6 @@ torch leaves the loop to you: `torch_train` above takes our batches from our sta
 the same path. scikit-learn's `MLPClassifier` has the loop inside, draws its own start and
 validation rows, and stops by accuracy: there only the share of digits read is comparable.
 """
-
 
 # %%
 def sklearn_mlp(X, y, hidden=(128, 64), lr=0.3, epochs=60, batch_size=32, patience=10, seed=0):
@@ -1436,19 +1247,45 @@ def sklearn_mlp(X, y, hidden=(128, 64), lr=0.3, epochs=60, batch_size=32, patien
 
 def demo_digits(plot=False):
     """An MLP and a CNN read digits; torch on the same path, and scikit-learn on the same rows."""
+    import torch
+
     print("\n== Does it read handwriting? 1293 digits to learn, 144 to stop, 360 to test ==")
     (X, y), (X_val, y_val), (X_test, y_test) = load_digits_split()
-    networks = {"MLP": (make_mlp(np.random.default_rng(0), (64, 128, 64, 10)), (64,), 0.3),
-                "CNN": (make_cnn(np.random.default_rng(0)), (8, 8, 1), 0.3)}
-    comparisons, histories = [], {}
-    for name, (layers, shape, lr) in networks.items():
+    began, clock = time.perf_counter(), time.perf_counter
+    right = accuracy(y_test, sklearn_mlp(X, y).predict(X_test))
+    print(f"  MLPClassifier {right:.4f} of the test digits in {clock() - began:.1f} s")
+    comparisons, rng, curves = [], np.random.default_rng(0), {}
+    mlp, cnn = make_mlp(rng, (64, 128, 64, 10)), make_cnn(rng)
+    for name, layers, shape, epochs in [("MLP", mlp, (64,), 60), ("CNN", cnn, (8, 8, 1), 15)]:
         train, val, test = (v.reshape(-1, *shape) for v in (X, X_val, X_test))
-        start, began = copy.deepcopy(layers), time.perf_counter()
-        epochs = 60 if name == "MLP" else 15
-        history = fit_network(np.random.default_rng(1), layers, train, y, lr=lr, epochs=epochs,
-                              validation=(val, y_val))
-        ours = time.perf_counter() - began
-        ...
+        start, rng, began = copy.deepcopy(layers), np.random.default_rng(0), clock()
+        history = fit_network(rng, layers, train, y, epochs=epochs, validation=(val, y_val))
+        ours, seconds = accuracy(y_test, predict_network(layers, test)), clock() - began
+        best, rng, began = history[:, 1].argmin() + 1, np.random.default_rng(0), clock()
+        order = [batch for _ in range(best) for batch in batches_of(rng, len(X), 32)]
+        losses, p = torch_train(start, ((train[i], y[i]) for i in order), cross_entropy, 0.3)
+        scores = torch_forward(start, torch.tensor(test), iter(p)).detach().numpy()
+        theirs = accuracy(y_test, scores.argmax(axis=1))
+        print(f"  {name} {ours:.4f} in {seconds:.1f} s, best after epoch {best}; "
+              f"torch {theirs:.4f} in {clock() - began:.1f} s")
+        J = history[:best, 0], np.reshape(losses, (best, -1)).mean(axis=1)
+        pairs = [(f": J of {best} epochs", *J), (": scores", forward(layers, test), scores)]
+        comparisons += rows("training", name, [*pairs, (": accuracy", ours, theirs)])
+        if name == "MLP":
+            comparisons += rows("accuracy", "MLPClassifier", [(": accuracy", ours, right)])
+        curves |= {f"{name}, training": history[:, 0], f"{name}, validation": history[:, 1]}
+    if plot:
+        save_plot("neural_networks_digits.png", lambda left, right: (
+            draw_curves(left, curves, "epoch", "loss"), draw_weights(right, mlp)), 2, (11, 4.5))
+    return report(comparisons)
+
+
+def draw_weights(ax, layers):
+    """What the first 32 units of an MLP on 8 x 8 pixels look for."""
+    W = layers[0].params[0][:, :32].T.reshape(4, 8, 8, 8)
+    tiles = np.pad(W, [(0, 0), (0, 0), (0, 1), (0, 1)], constant_values=np.nan)
+    ax.imshow(tiles.transpose(0, 2, 1, 3).reshape(36, 72), cmap="coolwarm")
+    ax.set(xticks=[], yticks=[], title="weights of 32 first units: red adds, blue subtracts")
 
 
 # %%
