@@ -272,7 +272,7 @@ def beside_torch(f, *inputs, **options):
 
     leaves = [torch_leaf(x) for x in inputs]
     theirs = torch_function(f, *leaves, **options)
-    grad = np.random.default_rng(0).normal(size=theirs.shape)
+    grad = np.random.default_rng(12345).normal(size=theirs.shape)
     theirs.backward(torch.tensor(grad))
     ours, *pulls = f(*inputs, **options)
     pulled = [(f": gradient {i}", pull(grad), leaves[i].grad) for i, pull in enumerate(pulls)]
@@ -284,7 +284,7 @@ def demo_activations(plot=False):
     print("\n== Where does each bend stop learning? Its slope at z = -20, -2, 0, 2, 20 ==")
     z, comparisons = np.array([-20.0, -2, 0, 2, 20]), []
     for bend in BENDS:
-        print(f"  {bend.__name__:8}" + "".join(f"{slope + 0:8.3f}" for slope in bend(z)[1](1.0)))
+        print(f"  {bend.__name__:8}" + "".join(f"{round(slope, 3) + 0:8.3f}" for slope in bend(z)[1](1.0)))
     print("  What does a mistake cost? y = 1, and the score says no ever louder:")
     for score in (-1.0, -10.0, -1000.0):
         J, pull = binary_cross_entropy(np.array([score]), [1.0])
@@ -1113,7 +1113,8 @@ torch wants images (n, channels, height, width) and kernels (out, in, height, wi
 # %%
 def torch_conv2d(F, x, K, b, stride=1, padding=0):
     """F.conv2d, for channels last."""
-    return F.conv2d(x.movedim(-1, 1), K.permute(3, 2, 0, 1), b, stride, padding).movedim(1, -1)
+    K = K.permute(3, 2, 0, 1).contiguous()
+    return F.conv2d(x.movedim(-1, 1), K, b, stride, padding).movedim(1, -1)
 
 
 def torch_max_pool2d(F, x, size, stride=None):
