@@ -1,26 +1,23 @@
 # %% [markdown]
 """
-# Neural networks
+# Neural networks: how can a machine learn a bent line?
 
-A linear model draws one straight line. How can a machine learn a bent one, without anybody
-telling it how to bend? A neural network stacks linear maps with bends between them, and learns
-them all at once by the chain rule, applied from the loss backwards: backpropagation. Here it
-is done for one neuron with numbers you can check, then for whole layers, then by an engine
-that derives it alone; then come the parts that make deep networks train, and a real task.
+A linear model draws one straight line. A neural network stacks linear maps with bends between them
+and learns them all at once by the chain rule, applied from the loss backwards: backpropagation.
+Here it is done for one neuron with numbers you can check, for whole layers, and by an engine that
+derives it alone. Then come the parts that make deep networks train, and a real task: digits.
+Nothing but numpy is needed before a function called `torch_...`, the library version.
 
-    symbol    meaning                                            shape          in the code
     n, d, k   examples; features or channels; classes
-    x         what enters a layer, one example per row           (n, d_in)      x
-    W, b      weights and bias of a layer                        (d_in, d_out)  W, b
-    z, a      before and after the bend: z = xW + b, a = φ(z)    (n, d_out)     z, a
-    φ, σ, Φ   phi: any bend; sigma: the sigmoid; Phi: share of a standard normal below a point
-    J         the loss, which training makes small               ()             J
-    ḡ         gradient from behind, ∂J/∂(output)                 as the output  g, grad
-    η, λ      eta, lambda: step size, price of large weights     ()             lr, l2
-    γ, β, ε   gamma, beta: learned scale and shift of a norm; epsilon: small    gain, shift, eps
-    K         kernel of a convolution            (height, width, d_in, d_out)   K
-
-Images are (n, height, width, channels): channels last. torch puts them second.
+    x         what enters a layer, one example per row; images channels last      (n, d_in)
+    W, b      weights and bias of a layer                                          (d_in, d_out)
+    z, a      before and after the bend φ (phi): z = xW + b, a = φ(z)              (n, d_out)
+    σ, Φ      sigma: the sigmoid; Phi: share of a standard normal below a point
+    J         the loss, which training makes small
+    ḡ         gradient from behind, ∂J/∂(output); in the code `g`, `grad`          as the output
+    η, λ      eta, the size of a step: `lr`; lambda, the price of large weights: `l2`
+    γ, β, ε   gamma, beta: learned scale and shift of a norm, `gain`, `shift`; epsilon: `eps`
+    K         kernel of a convolution                          (height, width, d_in, d_out)
 """
 
 # %%
@@ -34,13 +31,13 @@ import numpy as np
 from utils import LARGEST, accuracy, check_array, check_number, compare, k_fold, make_moons
 from utils import report, run_chapter, save_plot
 
+# How close scratch and library must be, relative to max(1, largest number), and why.
 ALLOWED = {
     "activations and losses": (1e-12, "one formula per entry and a mean, in float64"),
     "MLP": (1e-10, "100 steps carry on the rounding of the first"),
     "gradient check": (1e-6, "central differences: h^2 of curvature, 1e-16 / h of rounding"),
     "autograd": (1e-12, "the same float64 operations in another order"),
     "initialisation": (1e-12, "one square root, one product per weight"),
-    "residual": (1e-10, "twenty layers, each rounds once more"),
     "normalisation": (1e-10, "dividing by a small spread enlarges rounding"),
     "dropout": (1e-12, "one product per entry"),
     "convolution": (1e-10, "sums of products in another order"),
@@ -49,10 +46,9 @@ ALLOWED = {
     "accuracy": (0.03, "another start: two networks differ on a few of 360 digits"),
 }
 
-
 def check_batch(name, x, *shape):
-    """x as a float array (float32 stays), not empty, every number finite; shape holds the
-    size of each axis, None where any will do, and nothing where any shape will."""
+    """x as a float array (float32 stays), not empty, every number finite; shape holds the size of
+    each axis, None where any will do, and nothing where any shape will."""
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.size and np.isfinite(x).all()):
         ndim = len(shape) or np.asarray(x, dtype=object).ndim
         x = check_array(name, x, ndim)  # converts it, or says what is wrong
@@ -61,31 +57,28 @@ def check_batch(name, x, *shape):
         raise ValueError(f"{name} must have shape ({wanted}), not {x.shape}")
     return x
 
-
 def rows(row, title, pairs):
     """A comparison for each (what, ours, theirs), by the tolerance of ALLOWED[row]."""
     return [compare(title + what, *pair, *ALLOWED[row]) for what, *pair in pairs]
 
-
 # %% [markdown]
 """
-## One neuron
+## One neuron: which way should each weight move?
 
-Which way should each weight move to make one prediction better? A neuron weighs its inputs,
-adds a bias, and bends the sum. The loss says how far off it is:
+A neuron weighs its inputs, adds a bias, and bends the sum. The loss says how far off it is:
 
-    z = w·x + b        a = σ(z) = 1 / (1 + exp(-z))        J = (a - y)² / 2              (1)
+    z = w·x + b        a = σ(z) = 1 / (1 + exp(-z))        J = (a - y)² / 2                  (1)
 
 The chain rule multiplies the slopes on the way back, one factor per step forward:
 
-    ∂J/∂z = (a - y) · a (1 - a)                                                          (2)
-    ∂J/∂w = ∂J/∂z · x          ∂J/∂b = ∂J/∂z          ∂J/∂x = ∂J/∂z · w                  (3)
+    ∂J/∂z = (a - y) · a (1 - a)                                                              (2)
+    ∂J/∂w = ∂J/∂z · x          ∂J/∂b = ∂J/∂z          ∂J/∂x = ∂J/∂z · w                      (3)
 
-Each is (slope from behind) times (own slope). That shape returns in every layer below. Note
-what (3) needs: the input x. So the way forward keeps what the way back will use.
-By hand: x = (1, 2), w = (2, -1), b = 0, y = 1 give z = 0, a = 1/2, J = 1/8. Going back,
-∂J/∂z = (1/2 - 1) · 1/4 = -1/8, so ∂J/∂w = (-1/8, -1/4): both weights should grow. It fails
-where σ is flat: for |z| > 10 every gradient is nearly 0, however wrong the answer is.
+Each is (slope from behind) times (own slope). That shape returns in every layer below. Note what
+(3) needs: the input x. So the way forward keeps what the way back will use.
+By hand: x = (1, 2), w = (2, -1), b = 0, y = 1 give z = 0, a = 1/2, J = 1/8. Going back, ∂J/∂z =
+(1/2 - 1) · 1/4 = -1/8, so ∂J/∂w = (-1/8, -1/4): both weights should grow. It fails where σ is
+flat: for |z| > 10 every gradient is nearly 0, however wrong the answer is.
 """
 
 # %%
@@ -98,83 +91,68 @@ def neuron(x, w, b, y):
     dz = error * a * (1 - a)  # (2)
     return error**2 / 2, dz * w, dz * x, dz  # (3)
 
-
-# %% [markdown]
-"""
-### The library version
-
-torch records the operations while they run; `backward` then fills `.grad` of every tensor
-that was created with `requires_grad=True`.
-"""
-
 # %%
 def torch_leaf(array):
-    """A copy of an array as a torch tensor that asks for its gradient."""
+    """A torch tensor: it records what is done with it, and backward fills its `.grad`."""
     import torch
-
     return torch.tensor(array, dtype=torch.float64, requires_grad=True)
 
-
 def gradients(make, f, *arrays):
-    """f of tensors, summed, and its gradient for each; make is torch_leaf (later, Tensor)."""
+    """The library version: f of tensors, summed, and its gradient for each; make is torch_leaf."""
     leaves = [make(array) for array in arrays]
     out = f(*leaves).sum()
     out.backward()
     return [float(out.data), *(leaf.grad for leaf in leaves)]
 
-
 def demo_neuron(plot=False):
     """The numbers of the text, then five steps downhill."""
     print("\n== Which way should each weight of one neuron move? ==")
     x, w, b = [1.0, 2.0], np.array([2.0, -1.0]), 0.0
-    ours = neuron(x, w, b, 1.0)
     formula = lambda x, w, b: ((1 + (-(w @ x + b)).exp()) ** -1 - 1.0) ** 2 / 2
-    pairs = zip(("J", "dJ/dx", "dJ/dw", "dJ/db"), ours, gradients(torch_leaf, formula, x, w, b))
+    ours, theirs = neuron(x, w, b, 1.0), gradients(torch_leaf, formula, x, w, b)
     for step in range(5):
         J, _, dw, db = neuron(x, w, b, 1.0)
         print(f"  step {step}   J = {J:.4f}   dJ/dw = ({dw[0]:.4f}, {dw[1]:.4f})")
         w, b = w - dw, b - db
+    pairs = zip(("J", "dJ/dx", "dJ/dw", "dJ/db"), ours, theirs)
     return report(rows("activations and losses", "", pairs))
 
+# Try: start from w = (-20, -1). The answer is all wrong; how large is the gradient?
 
 # %% [markdown]
 """
-Try: start from w = (-20, -1). The answer is all wrong; how large is the gradient?
+## Activations and losses: where to bend, and what to make small?
 
-## Activations and losses
+Two linear maps in a row are one: (xV)W = x(VW). A bend φ between them, entry by entry, is what
+depth is for:
 
-Why bend at all? Two linear maps in a row are one: (xV)W = x(VW). A bend φ between them, entry
-by entry, is what depth is for:
+    sigmoid      a = 1 / (1 + exp(-z))            a' = a (1 - a)                             (4)
+    tanh         a = tanh z                       a' = 1 - a²                                (5)
+    ReLU         a = max(z, 0)                    a' = 1 if z > 0, else 0                    (6)
+    GELU         a = z Φ(z)                       a' = Φ(z) + z exp(-z²/2) / √(2π)           (7)
 
-    sigmoid      a = 1 / (1 + exp(-z))            a' = a (1 - a)                         (4)
-    tanh         a = tanh z                       a' = 1 - a²                            (5)
-    ReLU         a = max(z, 0)                    a' = 1 if z > 0, else 0                (6)
-    GELU         a = z Φ(z)                       a' = Φ(z) + z exp(-z²/2) / √(2π)       (7)
+Sigmoid and tanh are flat far from 0. A ReLU whose z is negative on all rows gets no gradient and
+stays dead. GELU (Hendrycks and Gimpel, 2016) is a ReLU with a smooth corner.
+The last bend turns the scores z, the logits, into probabilities: σ for one, softmax for k. Here
+every p depends on every z; keeping only the diagonal of its slopes is a common error:
 
-Sigmoid and tanh are flat far from 0. A ReLU whose z is negative on all rows gets no gradient
-and stays dead. GELU (Hendrycks and Gimpel, 2016) is a ReLU with a smooth corner.
-The last bend turns the scores z, the logits, into probabilities: σ for one, softmax for k.
-Here every p depends on every z; keeping only the diagonal of its slopes is a common error:
-
-    pᵢ = exp(zᵢ) / Σⱼ exp(zⱼ)         ∂J/∂zᵢ = pᵢ (ḡᵢ - Σⱼ ḡⱼ pⱼ)                        (8)
+    pᵢ = exp(zᵢ) / Σⱼ exp(zⱼ)         ∂J/∂zᵢ = pᵢ (ḡᵢ - Σⱼ ḡⱼ pⱼ)                            (8)
 
 A loss is a mean, so that one step size suits any n: the squared error for numbers, for labels
 -log(probability of the truth). The gradient is prediction minus truth, over the count:
 
-    squared error          mean of (z - y)²                           2 (z - y)          (9)
-    binary cross-entropy   mean of log(1 + exp(z)) - y z              σ(z) - y           (10)
-    cross-entropy          mean over rows of log Σⱼ exp(zⱼ) - z_y     pⱼ - [j = y]       (11)
+    squared error          mean of (z - y)²                           2 (z - y)              (9)
+    binary cross-entropy   mean of log(1 + exp(z)) - y z              σ(z) - y               (10)
+    cross-entropy          mean over rows of log Σⱼ exp(zⱼ) - z_y     pⱼ - [j = y]           (11)
 
-Written with p instead of z these fail: a sure mistake has p = 0 in float64, log 0 is infinite
-and the slope of σ is 0. From logits, z = -1000 with y = 1 costs 1000, and its slope is -1.
-
-From here on every function returns its output and, for each input, a *pull*: the function
-that takes the gradient from behind, ḡ, to the gradient for that input.
+Written with p instead of z these fail: a sure mistake has p = 0 in float64, log 0 is infinite and
+the slope of σ is 0. From logits, z = -1000 with y = 1 costs 1000, and its slope is -1.
+From here on every function returns its output and, for each input, a *pull*: the function that
+takes the gradient from behind, ḡ, to the gradient for that input.
 """
 
 # %%
 erf = np.vectorize(math.erf, otypes=[float])  # numpy has none: exact, at Python speed
-
 
 def sigmoid(z):
     """Equation (4). Only exp(-|z|) is computed, so nothing overflows."""
@@ -182,23 +160,19 @@ def sigmoid(z):
     a = np.where(z >= 0, 1, e) / (1 + e)
     return a, lambda g: g * (a * (1 - a))
 
-
 def tanh(z):
     """Equation (5)."""
     a = np.tanh(z)
     return a, lambda g: g * (1 - a * a)
 
-
 def relu(z):
     """Equation (6). At 0 there is no slope; every library takes 0."""
     return np.maximum(z, 0), lambda g: g * (z > 0)
-
 
 def gelu(z):
     """Equation (7), with Phi(z) = (1 + erf(z / sqrt 2)) / 2."""
     below = ((1 + erf(z / math.sqrt(2))) / 2).astype(z.dtype)
     return z * below, lambda g: g * (below + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
-
 
 def softmax(z):
     """Equation (8) for each row. Subtracting the largest score only prevents overflow."""
@@ -206,12 +180,10 @@ def softmax(z):
     p = e / e.sum(axis=-1, keepdims=True)
     return p, lambda g: p * (g - np.sum(g * p, axis=-1, keepdims=True))
 
-
 def squared_error(z, y):
     """Equation (9); y has the shape of z."""
     error = z - check_batch("y", y, *z.shape)
     return np.mean(error * error), lambda g: g * (2 / error.size) * error
-
 
 def binary_cross_entropy(z, y):
     """Equation (10); y has the shape of z, its entries from 0 to 1."""
@@ -219,7 +191,6 @@ def binary_cross_entropy(z, y):
     if y.min() < 0 or y.max() > 1:
         raise ValueError(f"y must hold numbers from 0 to 1, not {y.min():g} to {y.max():g}")
     return np.mean(np.logaddexp(0, z) - y * z), lambda g: g / z.size * (sigmoid(z)[0] - y)
-
 
 def cross_entropy(z, y):
     """Equation (11); z (n, k), y (n,) labels 0 ... k-1, not all of them needed."""
@@ -233,43 +204,27 @@ def cross_entropy(z, y):
     log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
     return -log_p[truth].mean(), lambda g: g / n * (np.exp(log_p) - truth)
 
-
 BENDS, LOSSES = (sigmoid, tanh, relu, gelu), (squared_error, binary_cross_entropy, cross_entropy)
 
-# %% [markdown]
-"""
-### The library version
-
-`torch.nn.functional`, F below, has them all; the table holds what differs in name or form.
-F's `cross_entropy` also wants logits; feeding it probabilities raises no error.
-"""
-
 # %%
-MIRRORS = {  # our function: torch's on the same arguments; each section adds its own
-    sigmoid: lambda F, z: F.sigmoid(z),
-    tanh: lambda F, z: F.tanh(z),
-    relu: lambda F, z: F.relu(z),
-    gelu: lambda F, z: F.gelu(z),
+MIRRORS = {  # torch.nn.functional, F, has the bends by the same name; what differs stands here
     softmax: lambda F, z: F.softmax(z, -1),
     squared_error: lambda F, z, y: F.mse_loss(z, y),
     binary_cross_entropy: lambda F, z, y: F.binary_cross_entropy_with_logits(z, y),
-    cross_entropy: lambda F, z, y: F.cross_entropy(z, y),
+    cross_entropy: lambda F, z, y: F.cross_entropy(z, y),  # of logits, though the name is silent
 }
 
-
 def torch_function(f, *inputs, **options):
-    """What our f computes, by torch on tensors; arrays among the options become tensors."""
+    """The library version of our f, on tensors; arrays among the options become tensors."""
     import torch
-
     tensors = {k: torch.tensor(v) for k, v in options.items() if isinstance(v, np.ndarray)}
-    return MIRRORS[f](torch.nn.functional, *inputs, **(options | tensors))
-
+    mirror = MIRRORS.get(f) or (lambda F, z: getattr(F, f.__name__)(z))
+    return mirror(torch.nn.functional, *inputs, **(options | tensors))
 
 def beside_torch(f, *inputs, **options):
     """(what, ours, torch's): the output of f, and its gradient for each input when a random ḡ
     comes from behind. (A softmax with ḡ all ones has gradient 0; times 2, it still has.)"""
     import torch
-
     leaves = [torch_leaf(x) for x in inputs]
     theirs = torch_function(f, *leaves, **options)
     grad = np.random.default_rng(12345).normal(size=theirs.shape)
@@ -278,13 +233,13 @@ def beside_torch(f, *inputs, **options):
     pulled = [(f": gradient {i}", pull(grad), leaves[i].grad) for i, pull in enumerate(pulls)]
     return [(": output", ours, theirs.detach()), *pulled]
 
-
 def demo_activations(plot=False):
     """Where each bend stops learning, what a sure mistake costs, and all of it in torch."""
     print("\n== Where does each bend stop learning? Its slope at z = -20, -2, 0, 2, 20 ==")
     z, comparisons = np.array([-20.0, -2, 0, 2, 20]), []
     for bend in BENDS:
-        print(f"  {bend.__name__:8}" + "".join(f"{round(slope, 3) + 0:8.3f}" for slope in bend(z)[1](1.0)))
+        slopes = (f"{round(slope, 3) + 0:8.3f}" for slope in bend(z)[1](1.0))
+        print(f"  {bend.__name__:8}{''.join(slopes)}")
     print("  What does a mistake cost? y = 1, and the score says no ever louder:")
     for score in (-1.0, -10.0, -1000.0):
         J, pull = binary_cross_entropy(np.array([score]), [1.0])
@@ -296,29 +251,27 @@ def demo_activations(plot=False):
         comparisons += rows("activations and losses", f.__name__, beside_torch(f, z, **options))
     return report(comparisons)
 
+# Try: which constant z makes (10) smallest when three labels of four are 1? Predict, then check.
 
 # %% [markdown]
 """
-Try: which constant z makes (10) smallest when three labels of four are 1? Predict, then check.
+## Layers and backpropagation: a million gradients for the price of two predictions?
 
-## Layers and backpropagation
+A network is a chain of layers. Each knows only its own slope: (3), on whole arrays.
 
-How do we get the gradient of a million weights for the price of two predictions? A network is
-a chain of layers. Each knows only its own slope, and repeats the shape of (3) on whole arrays:
+    z = xW + b         ∂J/∂x = ḡWᵀ         ∂J/∂W = xᵀḡ         ∂J/∂b = Σ over rows of ḡ      (12)
 
-    z = xW + b         ∂J/∂x = ḡWᵀ         ∂J/∂W = xᵀḡ         ∂J/∂b = Σ over rows of ḡ  (12)
+Follow one entry: in every row Wᵢⱼ takes xᵢ to zⱼ, so it collects Σ over rows of xᵢ ḡⱼ. The shapes
+leave no choice: (d_in, n) @ (n, d_out). Run forward and keep each pull; get ∂J/∂z from the loss;
+walk the chain backwards once, handing on each ∂J/∂x as the next ḡ (Rumelhart, Hinton and Williams,
+1986). Then take one step downhill:
 
-Follow one entry: in every row Wᵢⱼ takes xᵢ to zⱼ, so it collects Σ over rows of xᵢ ḡⱼ. The
-shapes leave no choice: (d_in, n) @ (n, d_out). Run forward and keep each pull; get ∂J/∂z from
-the loss; walk the chain backwards once, handing on each ∂J/∂x as the next ḡ (Rumelhart, Hinton
-and Williams, 1986). Then take one step downhill:
+    J = loss + λ/2 Σ ‖W‖²            p ← p - η ∂J/∂p   for every parameter p                 (13)
 
-    J = loss + λ/2 Σ ‖W‖²            p ← p - η ∂J/∂p   for every parameter p             (13)
-
-The penalty counts weights, arrays of two axes or more; biases are free. A layer costs three
-matrix products: one forward, two backward. The first layer of a network needs only one of
-the latter, as no step is taken in the data. It fails if the weights of a layer start equal:
-its units then get equal gradients and stay copies for ever. Hence the random start.
+The penalty counts weights, arrays of two axes or more; biases are free. A layer costs three matrix
+products, one forward and two backward; the first layer of a network can leave out ∂J/∂x, as no
+step is taken in the data. It fails if the weights of a layer start equal: its units then get equal
+gradients and stay copies for ever. Hence the random start.
 """
 
 # %%
@@ -328,7 +281,6 @@ def linear(x, W, b):
     z = x @ W  # (n, d_in) @ (d_in, d_out) -> (n, d_out)
     z += check_batch("b", b, W.shape[1])
     return z, lambda g: g @ W.T, lambda g: x.T @ g, lambda g: g.sum(axis=0)
-
 
 class Layer:
     """One link of the chain: a function f of x and of parameters, of which it trains its own
@@ -356,14 +308,12 @@ class Layer:
         self.grads = [pull(grad) for pull in self.pulls[1:]]
         return self.pulls[0](grad) if to_input else None
 
-
 def forward(layers, x, training=False):
     """Send x through the chain. A list among the layers is a residual block, equation (20)."""
     for layer in layers:
         block = isinstance(layer, list)
         x = x + forward(layer, x, training) if block else layer.forward(x, training)
     return x
-
 
 def backward(layers, grad, to_input=True):
     """Send dJ/d(output) back: fills the grads of every layer, returns dJ/dx."""
@@ -372,16 +322,13 @@ def backward(layers, grad, to_input=True):
         grad = grad + backward(layer, grad) if block else layer.backward(grad, to_input or i > 0)
     return grad
 
-
 def parts(layers):
     """Every Layer of the network, those inside residual blocks too."""
     return [p for layer in layers for p in (parts(layer) if isinstance(layer, list) else [layer])]
 
-
 def parameters(layers):
     """Every parameter of the network."""
     return [p for layer in parts(layers) for p in layer.params]
-
 
 def train_step(layers, X, y, loss, lr, l2=0.0):
     """Equation (13), once. Changes the layers; returns J as it was before the step."""
@@ -397,7 +344,6 @@ def train_step(layers, X, y, loss, lr, l2=0.0):
         p -= lr * (grad + l2 * p if l2 and p.ndim > 1 else grad)
     return float(J)
 
-
 def make_mlp(rng, sizes, bend=relu):
     """Linear layers of these sizes, (64, 32, 10) say, with a bend between them: a multi-layer
     perceptron. The scale of the start is explained under Initialisation."""
@@ -407,22 +353,11 @@ def make_mlp(rng, sizes, bend=relu):
         layers += [Layer(linear, W, np.zeros(d_out)), Layer(bend)]
     return layers[:-1]  # the loss holds the last bend
 
-
-# %% [markdown]
-"""
-### The library version
-
-torch has each layer as a module, `torch.nn.Linear`, and as a function, `F.linear`, which keeps
-this mirror short. It stores W as (d_out, d_in). `weight_decay` is λ, for biases too unless
-they stand in a group apart.
-"""
-
 # %%
-MIRRORS[linear] = lambda F, x, W, b: F.linear(x, W.T, b)
-
+MIRRORS[linear] = lambda F, x, W, b: F.linear(x, W.T, b)  # torch stores W as (d_out, d_in)
 
 def torch_forward(layers, x, p, training=False):
-    """forward() by torch; p is an iterator over the parameters, as tensors."""
+    """The library version of forward; p is an iterator over the parameters, as tensors."""
     for layer in layers:
         if isinstance(layer, list):
             x = x + torch_forward(layer, x, p, training)
@@ -431,11 +366,10 @@ def torch_forward(layers, x, p, training=False):
             x = torch_function(layer.f, *inputs, **layer.mode(training))
     return x
 
-
 def torch_train(layers, batches, loss, lr, l2=0.0):
-    """torch.optim.SGD, one step per batch (X, y), from our start: J before each, parameters."""
+    """The library version of train_step, once per batch (X, y), from our start: J before each step,
+    and the parameters. `weight_decay` is λ, for biases too unless they stand in another group."""
     import torch
-
     p, losses = [torch_leaf(p) for p in parameters(layers)], []
     weights, biases = ([q for q in p if (q.ndim > 1) == many] for many in (True, False))
     optimiser = torch.optim.SGD([{"params": weights, "weight_decay": l2}, {"params": biases}], lr)
@@ -447,17 +381,15 @@ def torch_train(layers, batches, loss, lr, l2=0.0):
         optimiser.step()
     return losses, p
 
-
 def train_beside_torch(layers, X, y, loss, lr=0.1, l2=0.0, steps=100):
     """(what, ours, torch's) after these steps from the same start: J, parameters, dJ/dX."""
     losses, p = torch_train(layers, [(X, y)] * steps, loss, lr, l2)
     ours, x = [train_step(layers, X, y, loss, lr, l2) for _ in range(steps)], torch_leaf(X)
     grad = backward(layers, loss(forward(layers, X, True), y)[1](1.0))
     torch_function(loss, torch_forward(layers, x, iter(p), True), y=y).backward()
-    weights = [np.concatenate([np.ravel(q) for q in qs]) for qs in
-               (parameters(layers), [q.detach() for q in p])]
-    return [(": J", ours, losses), (": weights", *weights), (": dJ/dX", grad, x.grad)]
-
+    flat = [np.concatenate([np.ravel(q) for q in qs]) for qs in
+            (parameters(layers), [q.detach() for q in p])]
+    return [(": J", ours, losses), (": weights", *flat), (": dJ/dX", grad, x.grad)]
 
 def demo_mlp(plot=False):
     """Two half moons, which no line separates; then each bend and loss beside torch."""
@@ -480,25 +412,24 @@ def demo_mlp(plot=False):
         comparisons += rows("MLP", title, train_beside_torch(layers, X, y, loss, l2=l2))
     return report(comparisons)
 
+# Try: set all weights of the first layer to 0.1. How many different units are left after training?
 
 # %% [markdown]
 """
-Try: set all weights of the first layer to 0.1. How many different units are there after training?
+## Gradient check: how do you know that a pull is right?
 
-## Gradient check
+A wrong one often trains too, only worse. Ask the function itself: nudge one number by h either way,
+and see how far the value moves:
 
-How do you know that a pull is right? A wrong one often trains too, only worse. Ask the
-function itself: nudge one number by h either way, and see how far the value moves:
+    slope ≈ (f(x + h) - f(x - h)) / 2h                                                       (14)
+    relative error = ‖analytic - numerical‖ / (‖analytic‖ + ‖numerical‖)                     (15)
 
-    slope ≈ (f(x + h) - f(x - h)) / 2h                                                   (14)
-    relative error = ‖analytic - numerical‖ / (‖analytic‖ + ‖numerical‖)                 (15)
-
-Curvature makes (14) wrong by about h², rounding by about 1e-16 / h: the sum is least near
-h = 1e-5. A right gradient then has a relative error below 1e-7, a wrong one 0.01 to 1.
-A layer is checked through the number Σ u · f(x), for random u. With u all ones, a softmax or
-a norm gives a constant, gradient 0: a pull times 0, 2 or -1 would pass. It fails across a
-kink (a ReLU within h of 0), in float32 (rounding 1e-7 / h), and if f draws new random numbers
-at each call. It costs two calls of f per number: right for tests, useless for training.
+Curvature makes (14) wrong by about h², rounding by about 1e-16 / h: the sum is least near h = 1e-5.
+A right gradient then has a relative error below 1e-7, a wrong one 0.01 to 1.
+A layer is checked through the number Σ u · f(x), for random u. With u all ones, a softmax or a norm
+gives a constant, gradient 0: a pull times 0, 2 or -1 would pass. It fails across a kink (a ReLU
+within h of 0), in float32 (rounding 1e-7 / h), and if f draws new random numbers at each call. It
+costs two calls of f per number: right for tests, useless for training.
 """
 
 # %%
@@ -516,12 +447,10 @@ def numerical_gradient(f, x, h=1e-5):
         x[i] = old
     return slope
 
-
 def relative_error(a, b):
     """Equation (15), from 0 to 1. Two zero gradients agree."""
     size = np.linalg.norm(a) + np.linalg.norm(b)
     return float(np.linalg.norm(np.subtract(a, b)) / size) if size > 0 else 0.0
-
 
 def check_gradients(rng, f, *inputs, **options):
     """The relative error (15) of each pull of f, one per input."""
@@ -532,18 +461,10 @@ def check_gradients(rng, f, *inputs, **options):
         errors.append(relative_error(pull(u), numerical_gradient(value, inputs[i])))
     return errors
 
-
-# %% [markdown]
-"""
-### The library version
-
-`torch.autograd.gradcheck` does the same, entry by entry, and says yes or no. Wrapped in an
-`autograd.Function`, our numpy function becomes a link in torch's own chain.
-"""
-
 # %%
 def torch_gradcheck(f, *inputs, **options):
-    """Does torch.autograd.gradcheck accept our f and its pulls?"""
+    """The library version says yes or no: torch.autograd.gradcheck, of our f and its pulls wrapped
+    in an `autograd.Function`, which makes them a link in torch's own chain."""
     import torch
 
     def _forward(ctx, *tensors):
@@ -557,12 +478,10 @@ def torch_gradcheck(f, *inputs, **options):
     ours = type("Ours", (torch.autograd.Function,), methods)
     return torch.autograd.gradcheck(ours.apply, [*map(torch_leaf, inputs)], raise_exception=False)
 
-
 def half_softmax(z):
     """A softmax whose pull keeps only the diagonal of (8): wrong on purpose."""
     p, _ = softmax(z)
     return p, lambda g: g * p * (1 - p)
-
 
 def demo_gradient_check(plot=False):
     """Which h? Then right pulls and a wrong one, judged by us and by torch."""
@@ -580,41 +499,35 @@ def demo_gradient_check(plot=False):
         comparisons += rows("gradient check", f.__name__, pairs[: 1 + right])
     return report(comparisons)
 
+# Try: in `linear` take the mean of g over the rows for b. What error do you expect?
 
 # %% [markdown]
 """
-Try: in `linear` take the mean of g over the rows for b. What error do you expect?
+## Autograd: must we derive a pull for every new formula?
 
-## Autograd
+No: a formula is built from a few operations whose pulls are known. Record each as it runs, with an
+edge to everything it was made from. Backpropagation is one walk over that graph, last made first:
 
-Must we derive a pull for every new formula? No: a formula is built from a few operations
-whose pulls are known. Record each as it runs, with an edge to everything it was made from.
-Backpropagation is then one walk over that graph, last made first:
-
-    ḡ(source) ← ḡ(source) + pull(ḡ(result))      for every edge from result to source    (16)
+    ḡ(source) ← ḡ(source) + pull(ḡ(result))      for every edge from result to source        (16)
 
     c = a + b     to a: ḡ            to b: ḡ              c = sum a     ḡ, once per entry
     c = a b       to a: ḡ b          to b: ḡ a            c = a[i]      ḡ, put back at i
-    c = a @ b     to a: ḡ bᵀ         to b: aᵀ ḡ           c = φ(a)      ḡ φ'(a)          (17)
+    c = a @ b     to a: ḡ bᵀ         to b: aᵀ ḡ           c = φ(a)      ḡ φ'(a)              (17)
 
-Three things go wrong in small engines. (a) A value used twice gets two pulls: they add.
-(b) Numpy repeats small arrays to fit large ones; the gradients of the copies must be summed.
-(c) A tensor may pull only after all its users did. Sources are made before results, so the
-order of birth, backwards, is right; and without recursion no depth is too deep. A second
-backward adds to the `grad` of the leaves, as in torch; the gradients of inner tensors belong
-to one walk alone, or the second would count the first again.
+Three things go wrong in small engines. (a) A value used twice gets two pulls: they add. (b) Numpy
+repeats small arrays to fit large ones; the gradients of the copies must be summed. (c) A tensor may
+pull only after all its users did. Sources are made before results, so the order of birth,
+backwards, is right; and without recursion no depth is too deep. A second backward adds to the
+`grad` of the leaves, as in torch; the gradients of inner tensors belong to one walk alone, or the
+second would count the first again.
 """
 
 # %%
-def add(a, b):
-    """Equation (17)."""
-    return a + b, lambda g: g, lambda g: g
-
-
-def multiply(a, b):
-    """Equation (17)."""
-    return a * b, lambda g: g * b, lambda g: g * a
-
+def unbroadcast(grad, shape):
+    """Sum grad over the axes along which numpy repeated an array of this shape."""
+    grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
+    wide = tuple(i for i, size in enumerate(shape) if size < grad.shape[i])
+    return grad.sum(axis=wide, keepdims=True) if wide else grad
 
 def matmul(a, b):
     """Equation (17), for stacks of matrices too; a vector is a row left and a column right."""
@@ -624,35 +537,15 @@ def matmul(a, b):
     return (a @ b, lambda g: full(g) @ B.swapaxes(-1, -2),
             lambda g: to_b(g)[..., 0] if b.ndim == 1 else to_b(g))
 
-
-def power(a, p):
-    """a to the power p, a constant."""
-    return a**p, lambda g: g * (p * a ** (p - 1) if p else 0)
-
-
-def exp(a):
-    """e to the power a: its own slope."""
-    c = np.exp(a)
-    return c, lambda g: g * c
-
-
 def log(a):
-    """The natural logarithm; numbers must be above 0."""
+    """The natural logarithm, of numbers above 0."""
     if np.min(a) <= 0:
         raise ValueError(f"log needs numbers above 0, not {np.min(a):g}")
     return np.log(a), lambda g: g / a
 
-
-def unbroadcast(grad, shape):
-    """Sum grad over the axes along which numpy repeated an array of this shape."""
-    grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
-    wide = tuple(i for i, size in enumerate(shape) if size < grad.shape[i])
-    return grad.sum(axis=wide, keepdims=True) if wide else grad
-
-
 class Tensor:
-    """An array that remembers how it was made: edges holds (source, pull) pairs. A leaf has
-    none; after backward it has a grad. Whatever is not a Tensor is a constant."""
+    """An array that remembers how it was made: edges holds (source, pull) pairs. A leaf has none;
+    after backward it has a grad. Whatever is not a Tensor is a constant."""
 
     __array_ufunc__ = None  # leaves array + tensor to our __radd__
     births = itertools.count()
@@ -701,44 +594,41 @@ class Tensor:
         spread = lambda g: np.broadcast_to(g.reshape(wide), shape)
         return Tensor(self.data.sum(axis, keepdims=keepdims), [(self, spread)])
 
-    def max(self, axis=None, keepdims=False):
-        """Largest entry. Ties share the gradient equally, as in torch's amax."""
-        won = self.data == self.data.max(axis, keepdims=True)
-        count = won.sum(axis, keepdims=True)
-        share = lambda g: won / count * g.reshape(count.shape)
-        return Tensor(self.data.max(axis, keepdims=keepdims), [(self, share)])
-
     def mean(self, axis=None, keepdims=False):
         """Sum divided by count."""
         total = self.sum(axis, keepdims)
         return total * (total.data.size / self.data.size)
 
+    def max(self, axis=None, keepdims=False):
+        """Largest entry. Ties share the gradient, as in torch's amax; its max takes the first."""
+        won = self.data == self.data.max(axis, keepdims=True)
+        count = won.sum(axis, keepdims=True)
+        share = lambda g: won / count * g.reshape(count.shape)
+        return Tensor(self.data.max(axis, keepdims=keepdims), [(self, share)])
+
     def reshape(self, *shape):
         """The same entries in another shape."""
         return Tensor(self.data.reshape(*shape), [(self, lambda g: g.reshape(self.data.shape))])
 
-    __add__ = __radd__ = lambda a, b: Tensor.of(add, a, b)
-    __mul__ = __rmul__ = lambda a, b: Tensor.of(multiply, a, b)
+    def bend(self, out, slope):
+        """out, a function of each entry, with this slope."""
+        return Tensor(out, [(self, lambda g: g * slope)])
+
+    def exp(self):
+        """e to the power of each entry: its own slope."""
+        out = np.exp(self.data)
+        return Tensor(out, [(self, lambda g: g * out)])
+
+    log, tanh, relu = (lambda a, f=f: Tensor.of(f, a) for f in (log, tanh, relu))
+    __pow__ = lambda a, p: a.bend(a.data**p, p * a.data ** (p - 1) if p else 0)
+    __add__ = lambda a, b: Tensor.of(lambda a, b: (a + b, lambda g: g, lambda g: g), a, b)
+    __mul__ = lambda a, b: Tensor.of(lambda a, b: (a * b, lambda g: g * b, lambda g: g * a), a, b)
     __matmul__ = lambda a, b: Tensor.of(matmul, a, b)
     __rmatmul__ = lambda a, b: Tensor.of(matmul, b, a)
-    __pow__ = lambda a, p: Tensor.of(power, a, p=p)
-    __neg__ = lambda a: a * -1.0
-    __sub__ = lambda a, b: a + b * -1.0
-    __rsub__ = lambda a, b: a * -1.0 + b
+    __neg__, __sub__ = (lambda a: a * -1.0), lambda a, b: a + b * -1.0
     __truediv__ = lambda a, b: a * b**-1.0
-    __rtruediv__ = lambda a, b: a**-1.0 * b
-    exp, log = (lambda a: Tensor.of(exp, a)), lambda a: Tensor.of(log, a)
-    tanh, relu = (lambda a: Tensor.of(tanh, a)), lambda a: Tensor.of(relu, a)
-
-
-# %% [markdown]
-"""
-### The library version
-
-`torch.Tensor` is the same idea in C++. Three of its habits: a graph is freed after backward
-unless `retain_graph=True`; `max(dim)` sends the gradient of a tie to the first, `amax` shares
-it; integers have no gradient. `gradients` above runs a formula on either.
-"""
+    __radd__, __rmul__ = __add__, __mul__
+    __rsub__, __rtruediv__ = (lambda a, b: -a + b), lambda a, b: a**-1.0 * b
 
 # %%
 def demo_autograd(plot=False):
@@ -771,32 +661,30 @@ def demo_autograd(plot=False):
     pairs += zip(names, gradients(Tensor, f, *arrays), gradients(torch_leaf, f, *arrays))
     return report(rows("autograd", "", pairs))
 
+# Try: f = a * a with a = 3. Predict a.grad after one backward, then after three.
 
 # %% [markdown]
 """
-Try: f = a * a with a = 3. Predict a.grad after one backward, then after three.
+## Initialisation: why do deep networks need a careful start?
 
-## Initialisation
+Multiply by twenty matrices in a row, and numbers vanish or explode. If x has mean square s, and W
+independent entries of mean 0 and variance v, each z is a sum of d_in terms, so
 
-Why do deep networks need a careful start? Multiply by twenty matrices in a row, and numbers
-vanish or explode. If x has mean square s, and W independent entries of mean 0 and variance v,
-each z is a sum of d_in terms, so
-
-    mean square of z = d_in v s          of ∂J/∂x = d_out v · mean square of ḡ           (18)
+    mean square of z = d_in v s          of ∂J/∂x = d_out v · mean square of ḡ               (18)
 
 Keeping both needs v = 1 / d_in and v = 1 / d_out. Xavier (Glorot and Bengio, 2010) takes the
 middle; He (He et al., 2015) doubles, as a ReLU sets half of the mean square to 0:
 
-    Xavier   v = 2 / (d_in + d_out)   for tanh         He   v = 2 / d_in   for ReLU      (19)
+    Xavier   v = 2 / (d_in + d_out)   for tanh         He   v = 2 / d_in   for ReLU          (19)
 
-v is a variance: the weights are √v times standard normal numbers. Using v itself as their
-spread is a common error. For a convolution d_in is height · width · channels of the kernel.
+v is a variance: the weights are √v times standard normal numbers. Using v itself as their spread is
+a common error. For a convolution d_in is height · width · channels of the kernel.
 The other cure is a shorter path. A residual block (He et al., 2016) adds its input:
 
-    y = x + F(x)         ∂J/∂x = ḡ + (∂F/∂x)ᵀ ḡ                                          (20)
+    y = x + F(x)         ∂J/∂x = ḡ + (∂F/∂x)ᵀ ḡ                                              (20)
 
-The first term reaches the bottom undiminished however long the chain is. It fails in the
-other direction: each block adds to the variance, so deep stacks need a norm as well (next).
+The first term reaches the bottom undiminished however long the chain is. It fails in the other
+direction: each block adds to the variance, so deep stacks need a norm as well (next).
 """
 
 # %%
@@ -808,21 +696,23 @@ def initial_weights(method, draws):
     d_in, d_out = draws.size // draws.shape[-1], draws.size // draws.shape[-2]
     return math.sqrt(2 / (d_in + d_out) if method == "xavier" else 2 / d_in) * draws
 
-
-# %% [markdown]
-"""
-### The library version
-
-torch says `kaiming_normal_` for He. Given a seed, both versions can share their draws. A fresh
-`torch.nn.Linear` uses neither: its weights are uniform, with v = 1 / (3 d_in), a third of what
-keeps the size.
-"""
+def deep_chain(bend, v, residual=False, depth=20, width=100):
+    """A chain of layers whose weights have variance v, and the mean square of x at each depth."""
+    rng, sizes, layers = np.random.default_rng(0), [], []
+    x = rng.normal(size=(100, width))
+    for _ in range(depth):
+        W = math.sqrt(v) * rng.normal(size=(width, width))
+        block = [Layer(linear, W, np.zeros(width)), Layer(bend)]
+        layers += [block] if residual else block
+        x = forward([block] if residual else block, x)
+        sizes.append(np.mean(x * x))
+    return layers, np.array(sizes)
 
 # %%
 def torch_initial_weights(method, shape, seed):
-    """Standard normal draws, and torch.nn.init from the same seed, both in our order of axes."""
+    """The library version, which says `kaiming_normal_` for He: draws and the weights made of them.
+    A fresh `torch.nn.Linear` uses neither, but v = 1 / (3 d_in), a third of what keeps the size."""
     import torch
-
     axes = (1, 0) if len(shape) == 2 else (2, 3, 1, 0)  # torch: out, in, height, width
     draws, W = (torch.empty([shape[i] for i in np.argsort(axes)]).double() for _ in range(2))
     draws.normal_(generator=torch.Generator().manual_seed(seed))
@@ -830,27 +720,19 @@ def torch_initial_weights(method, shape, seed):
     init(W, generator=torch.Generator().manual_seed(seed))
     return draws.permute(axes).numpy(), W.permute(axes).numpy()
 
-
-def deep_chain(bend, v, residual=False, depth=20, width=100):
-    """A chain of layers of equal width, their weights with variance v; and the mean square of
-    its activations at each depth."""
-    rng, sizes, layers = np.random.default_rng(0), [], []
-    x = rng.normal(size=(100, width))
-    for _ in range(depth):
-        W = math.sqrt(v) * rng.normal(size=(width, width))
-        block = [Layer(linear, W, np.zeros(width)), Layer(bend)]
-        block = [block] if residual else block
-        x, layers = forward(block, x), layers + block
-        sizes.append(np.mean(x * x))
-    return layers, np.array(sizes)
-
+def draw_curves(ax, curves, xlabel, ylabel):
+    """Named curves on a log scale."""
+    for name, curve in curves.items():
+        ax.semilogy(range(1, len(curve) + 1), curve, "--" if "tanh" in name else "-", label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend()
 
 def demo_initialisation(plot=False):
     """Mean square of the activations by depth, for each start; then the same in torch."""
     print("\n== What is left of a signal after 20 layers of 100 units? Its mean square ==")
     starts, curves, comparisons = {"0.0001": 1e-4, "1": 1, "Xavier": 0.01, "He": 0.02}, {}, []
     for bend, (name, v) in itertools.product((tanh, relu), starts.items()):
-        curves[f"{bend.__name__}, {name}"] = sizes = deep_chain(bend, v)[1]
+        curves[f"{bend.__name__}, v = {name}"] = sizes = deep_chain(bend, v)[1]
         some = "".join(f"{sizes[i]:10.1e}" for i in (0, 4, 9, 19))
         print(f"  {bend.__name__}, v = {name:7} at depth 1, 5, 10, 20: {some}")
     for residual, what in ((False, "20 layers"), (True, "20 blocks")):
@@ -859,7 +741,7 @@ def demo_initialisation(plot=False):
         J, theirs = gradients(torch_leaf, torch_chain, x)
         pairs = [(": sum of y", forward(layers, x).sum(), J)]
         pairs += [(": dJ/dx", backward(layers, np.ones((1, 100))), theirs)]
-        comparisons += rows("residual", what, pairs)
+        comparisons += rows("MLP", what, pairs)
         print(f"  tanh, v = 0.005, {what}: |dJ/dx| = {np.linalg.norm(theirs):.1e}, |dJ/dy| = 10")
     for method, shape in itertools.product(("xavier", "he"), [(100, 50), (3, 3, 4, 8)]):
         draws, theirs = torch_initial_weights(method, shape, seed=0)
@@ -870,86 +752,68 @@ def demo_initialisation(plot=False):
             ax, curves, "depth (layers)", "mean square of the activations"))
     return report(comparisons)
 
-
-def draw_curves(ax, curves, xlabel, ylabel):
-    """Named curves on a log scale."""
-    for name, curve in curves.items():
-        ax.semilogy(range(1, len(curve) + 1), curve, "--" if "tanh" in name else "-", label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.legend()
-
+# Try: give the ReLU chain v = 1 / d_in. What is left of the mean square after twenty layers?
 
 # %% [markdown]
 """
-Try: give the ReLU chain v = 1 / d_in. What is left of the mean square after twenty layers?
+## Normalisation and dropout: can a network keep its own numbers in range?
 
-## Normalisation and dropout
+A norm centres and scales a group of numbers; then the network chooses its own scale γ and shift β:
 
-Can a network keep its own numbers in range? A norm centres and scales a group of numbers,
-then lets the network choose its own scale γ and shift β:
+    x̂ = (x - μ) / s         s = √(variance + ε)         y = γ x̂ + β                          (21)
+    ∂J/∂x = (g - mean(g) - x̂ · mean(g x̂)) / s           g = γ ḡ                              (22)
 
-    x̂ = (x - μ) / s         s = √(variance + ε)         y = γ x̂ + β                      (21)
-    ∂J/∂x = (g - mean(g) - x̂ · mean(g x̂)) / s           g = γ ḡ                          (22)
+Batch norm (Ioffe and Szegedy, 2015) groups the rows: μ and s per feature. Layer norm (Ba et al.,
+2016) groups the features: μ and s per row. The two means in (22) are there because μ and s depend
+on x too; treating them as constants leaves ∂J/∂x mostly wrong. The variance is the mean of
+(x - μ)², never mean(x²) - μ²: near x = 1e8 that cancels to nonsense.
+One row has no batch to be compared with. So batch norm tracks running averages, with momentum ρ
+(rho), and uses them, as constants, at prediction. From m numbers per feature:
 
-Batch norm (Ioffe and Szegedy, 2015) groups the rows: μ and s per feature. Layer norm (Ba et
-al., 2016) groups the features: μ and s per row. The two means in (22) are there because μ and
-s depend on x too; treating them as constants leaves ∂J/∂x mostly wrong. The variance is the
-mean of (x - μ)², never mean(x²) - μ²: near x = 1e8 that cancels to nonsense.
-One row has no batch to be compared with. So batch norm tracks running averages, with momentum
-ρ (rho), and uses them, as constants, at prediction. From m numbers per feature:
+    running ← (1 - ρ) · running + ρ · (μ, and m / (m - 1) · variance)                        (23)
 
-    running ← (1 - ρ) · running + ρ · (μ, and m / (m - 1) · variance)                    (23)
+Dropout (Srivastava et al., 2014) sets each entry to 0 with probability p, so that no unit can rely
+on another, and divides the rest by 1 - p, so that the mean stays:
 
-Dropout (Srivastava et al., 2014) sets each entry to 0 with probability p, so that no unit can
-rely on another, and divides the rest by 1 - p, so that the mean stays:
+    a = x · mask / (1 - p)   in training          a = x   at prediction                      (24)
 
-    a = x · mask / (1 - p)   in training          a = x   at prediction                  (24)
-
-Batch norm fails on small batches, whose μ is noise; a single row is refused in training.
-Forgetting to switch from training to prediction is the common error with both.
+Batch norm fails on small batches, whose μ is noise; a single row is refused in training. Forgetting
+to switch from training to prediction is the common error with both.
 """
 
 # %%
 def standardise(x, gain, shift, eps, axes):
-    """Equations (21) and (22): [y and its pulls], and mean and variance of each group; a group
-    runs along axes. gain and shift (d,) belong to the last axis."""
-    mean = x.mean(axes, keepdims=True)
+    """Equations (21) and (22), for groups that run along axes: y, its pulls, mean, variance."""
+    mean, rows = x.mean(axes, keepdims=True), tuple(range(x.ndim - 1))
     xhat = x - mean
     variance = np.mean(xhat * xhat, axes, keepdims=True)
     s, average = np.sqrt(variance + eps), lambda g: g.mean(axes, keepdims=True)
     xhat /= s
     centre = lambda g: (g - average(g) - xhat * average(g * xhat)) / s
-    return [xhat * gain + shift, lambda g: centre(g * gain), *pulls_of_affine(xhat)], mean, variance
-
-
-def pulls_of_affine(xhat):
-    """Of xhat * gain + shift, to gain and to shift: sums over all axes but the last."""
-    over = tuple(range(xhat.ndim - 1))
-    return (lambda g: np.sum(g * xhat, over)), lambda g: g.sum(over)
-
+    pulls = (lambda g: centre(g * gain)), (lambda g: np.sum(g * xhat, rows)), lambda g: g.sum(rows)
+    return (xhat * gain + shift, *pulls), mean, variance
 
 def layer_norm(x, gain, shift, eps=1e-5):
     """Equations (21) and (22) over the last axis; gain and shift (d,)."""
     x = check_batch("x", x, *[None] * (np.ndim(x) - 1), len(gain))
     return standardise(x, gain, shift, eps, -1)[0]
 
-
 def batch_norm(x, gain, shift, mean, variance, training=False, momentum=0.1, eps=1e-5):
-    """Equations (21) to (23) over all axes but the last: x (n, d), or images (n, h, w, d).
-    mean and variance (d,) are the running averages, which training updates in place."""
+    """Equations (21) to (23) over all axes but the last: x (n, d), or images (n, h, w, d). mean and
+    variance (d,) are the running averages, which training updates in place."""
     x = check_batch("x", x, *[None] * (np.ndim(x) - 1), len(gain))
+    rows, m = tuple(range(x.ndim - 1)), x.size // len(gain)
     if not training:
         s = np.sqrt(variance + eps)
         xhat = (x - mean) / s
-        return xhat * gain + shift, lambda g: g * gain / s, *pulls_of_affine(xhat)
-    m = x.size // len(gain)
+        to_gain = lambda g: np.sum(g * xhat, rows)
+        return xhat * gain + shift, lambda g: g * gain / s, to_gain, lambda g: g.sum(rows)
     if m < 2:
         raise ValueError(f"batch norm needs 2 rows in training, not x of shape {x.shape}")
-    result, new_mean, new_variance = standardise(x, gain, shift, eps, tuple(range(x.ndim - 1)))
+    result, new_mean, new_variance = standardise(x, gain, shift, eps, rows)
     mean += momentum * (new_mean.ravel() - mean)
     variance += momentum * (new_variance.ravel() * m / (m - 1) - variance)
     return result
-
 
 def dropout(x, p, rng=None, mask=None, training=False):
     """Equation (24). rng draws the mask (1 stays, 0 goes), if none is given."""
@@ -960,50 +824,32 @@ def dropout(x, p, rng=None, mask=None, training=False):
     factor = (mask / (1 - p)).astype(x.dtype)
     return x * factor, lambda g: g * factor
 
-
-# %% [markdown]
-"""
-### The library version
-
-torch wants the channels second. Its momentum is ρ as well, not 1 - ρ. Its dropout draws its
-own mask: from the same seed, dropout of ones shows which entries stay.
-"""
-
 # %%
 def torch_batch_norm(F, x, gain, shift, mean, variance, training=False, momentum=0.1, eps=1e-5):
-    """F.batch_norm, for channels last."""
+    """The library version wants the channels second. Its momentum is ρ as well, not 1 - ρ."""
     args = mean, variance, gain, shift, training, momentum, eps
     return F.batch_norm(x.movedim(-1, 1), *args).movedim(1, -1)
 
-
 def torch_dropout(F, x, p, rng=None, mask=None, training=False):
-    """F.dropout from seed 0."""
-    import torch
-
-    torch.manual_seed(0)
+    """The library version from seed 0, whatever the mask: of ones it shows which entries stay."""
+    F.torch.manual_seed(0)
     return F.dropout(x, p, training)
 
-
-MIRRORS |= {
-    batch_norm: torch_batch_norm,
-    layer_norm: lambda F, x, gain, shift, eps=1e-5: F.layer_norm(x, gain.shape, gain, shift, eps),
-    dropout: torch_dropout,
-}
-
+MIRRORS |= {batch_norm: torch_batch_norm, dropout: torch_dropout}
+MIRRORS[layer_norm] = lambda F, x, g, b, eps=1e-5: F.layer_norm(x, g.shape, g, b, eps)
 
 def demo_normalisation(plot=False):
     """One large feature, normed by columns and by rows; then training and prediction in torch."""
     import torch
-
     print("\n== What does a norm do to a table whose second feature is 1000 times larger? ==")
     table, one = np.array([[1.0, 1000, 3], [2, 3000, 5], [3, 2000, 1]]), np.ones(3)
     columns = batch_norm(table, one, 0 * one, 0 * one, 1 * one, training=True)[0]
     for by_column, by_row in zip(columns, layer_norm(table, one, 0 * one)[0]):
-        numbers = "".join(f"{v:7.2f}" for v in by_column), "".join(f"{v:7.2f}" for v in by_row)
+        numbers = ("".join(f"{v:7.2f}" for v in values) for values in (by_column, by_row))
         print("  batch norm{}     layer norm{}".format(*numbers))
     rng = np.random.default_rng(0)
     inputs = rng.normal(5, 3, size=(16, 4)), rng.normal(size=4), rng.normal(size=4)
-    mask = torch_dropout(torch.nn.functional, torch.ones(16, 4), 0.3, training=True).numpy() > 0
+    mask = torch_function(dropout, torch.ones(16, 4), p=0.3, training=True).numpy() > 0
     comparisons = rows("normalisation", "layer norm", beside_torch(layer_norm, *inputs))
     for training, mode in ((True, ", training"), (False, ", prediction")):
         running = {"mean": np.zeros(4), "variance": np.ones(4), "training": training}
@@ -1013,28 +859,25 @@ def demo_normalisation(plot=False):
         comparisons += rows("dropout", "dropout" + mode, pairs)
     return report(comparisons)
 
+# Try: predict the mean of dropout(p=0.5) of a million ones, in training and at prediction.
 
 # %% [markdown]
 """
-Try: predict the mean of dropout(p=0.5) of a million ones, in training and at prediction.
+## Convolution and pooling: must each place in an image learn anew?
 
-## Convolution and pooling
+A convolution looks for one small pattern, its kernel K, everywhere. At place (i, j), for output
+channel o, with stride s (how far each step moves), on an image padded with zeros:
 
-Must a network learn each pattern anew for every place in an image? A convolution looks for
-one small pattern, its kernel K, everywhere. At place (i, j), for output channel o, with
-stride s (how far each step moves), on an image padded with zeros:
+    z[i, j, o] = b[o] + Σᵤ Σᵥ Σ_c x[s i + u, s j + v, c] K[u, v, c, o]                       (25)
 
-    z[i, j, o] = b[o] + Σᵤ Σᵥ Σ_c x[s i + u, s j + v, c] K[u, v, c, o]                   (25)
+That is a linear layer on patches: cut out each patch as a row, and z = patches · K + b. So (12)
+gives the gradients; what is left is to add that of each patch back to the place it was cut from.
+One weight serves all places, so a few dozen do the work of thousands. A side of z has
+(size + 2 padding - k) // s + 1 places.
+Max pooling keeps the largest value of each k x k window. Its gradient goes to the winner alone; of
+equal values the first, row by row, wins:
 
-That is a linear layer on patches: cut out each patch as a row, and z = patches · K + b. So
-(12) gives the gradients; what is left is to add that of each patch back to the place it was
-cut from. One weight serves all places, so a few dozen do the work of thousands. A side of z
-has (size + 2 padding - k) // s + 1 places.
-
-Max pooling keeps the largest value of each k x k window. Its gradient goes to the winner
-alone; of equal values the first, row by row, wins:
-
-    z[i, j, c] = max over u, v of x[s i + u, s j + v, c]                                 (26)
+    z[i, j, c] = max over u, v of x[s i + u, s j + v, c]                                     (26)
 
 It fails where the exact place matters: pooling forgets it. Strictly speaking (25) is a
 cross-correlation: a mathematician's convolution flips K, which is all the same to learning.
@@ -1042,8 +885,8 @@ cross-correlation: a mathematician's convolution flips K, which is all the same 
 
 # %%
 def cut_windows(x, height, width, stride):
-    """A view (n, H, W, channels, height, width) of every window of x (n, h, w, channels), and
-    for each place (u, v) in a window the slice of x that holds it."""
+    """A view (n, H, W, channels, height, width) of every window of x (n, h, w, channels), and for
+    each place (u, v) in a window the slice of x that holds it."""
     check_number("stride", stride, least=1, integer=True)
     if x.shape[1] < height or x.shape[2] < width:
         raise ValueError(f"x of shape {x.shape}, padding and all, has no {height} x {width} window")
@@ -1053,7 +896,6 @@ def cut_windows(x, height, width, stride):
     return view, [np.s_[:, u : u + high : stride, v : v + wide : stride]
                   for u, v in np.ndindex(height, width)]
 
-
 def conv2d(x, K, b, stride=1, padding=0):
     """Equation (25): x (n, h, w, c), K (height, width, c, out), b (out,) -> z (n, H, W, out)."""
     K, p = check_batch("K", K, None, None, None, None), padding
@@ -1061,21 +903,18 @@ def conv2d(x, K, b, stride=1, padding=0):
     check_number("padding", p, least=0, integer=True)
     x = np.pad(x, [(0, 0), (p, p), (p, p), (0, 0)]) if p else x
     windows, places = cut_windows(x, *K.shape[:2], stride)
-    shape = windows.shape[:3]
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, K[..., 0].size)
     z, to_patches, to_K, to_b = linear(patches, K.reshape(-1, K.shape[3]), b)
-    flat = lambda g: g.reshape(z.shape)
+    shape, flat = windows.shape[:3], lambda g: g.reshape(z.shape)
 
     def _to_x(g):
-        back = to_patches(flat(g)).reshape(*shape, len(places), -1)
-        dx = np.zeros(x.shape, g.dtype)
+        back, dx = to_patches(flat(g)).reshape(*shape, len(places), -1), np.zeros(x.shape, g.dtype)
         for i, place in enumerate(places):
             dx[place] += back[:, :, :, i]
         return dx[:, p : x.shape[1] - p, p : x.shape[2] - p]
 
     pulls = _to_x, lambda g: to_K(flat(g)).reshape(K.shape), lambda g: to_b(flat(g))
     return z.reshape(*shape, -1), *pulls
-
 
 def max_pool2d(x, size, stride=None):
     """Equation (26): x (n, h, w, c) -> (n, H, W, c); the stride is size if none is given."""
@@ -1096,35 +935,21 @@ def max_pool2d(x, size, stride=None):
 
     return best, _to_x
 
-
 def flatten(x):
     """(n, height, width, channels) -> (n, height * width * channels), one row per example."""
     return x.reshape(len(x), -1), lambda g: g.reshape(x.shape)
 
-
-# %% [markdown]
-"""
-### The library version
-
-torch wants images (n, channels, height, width) and kernels (out, in, height, width). Its
-`conv2d` is (25) to the letter.
-"""
-
 # %%
 def torch_conv2d(F, x, K, b, stride=1, padding=0):
-    """F.conv2d, for channels last."""
+    """The library version: images (n, channels, height, width), K (out, in, height, width)."""
     K = K.permute(3, 2, 0, 1).contiguous()
     return F.conv2d(x.movedim(-1, 1), K, b, stride, padding).movedim(1, -1)
 
-
 def torch_max_pool2d(F, x, size, stride=None):
-    """F.max_pool2d, for channels last."""
+    """The library version, for channels last."""
     return F.max_pool2d(x.movedim(-1, 1), size, stride).movedim(1, -1)
 
-
-MIRRORS |= {conv2d: torch_conv2d, max_pool2d: torch_max_pool2d}
-MIRRORS[flatten] = lambda F, x: x.flatten(1)
-
+MIRRORS |= {conv2d: torch_conv2d, max_pool2d: torch_max_pool2d, flatten: lambda F, x: x.flatten(1)}
 
 def demo_convolution(plot=False):
     """A kernel that finds vertical edges in a small picture; then strides, padding, ties."""
@@ -1144,29 +969,27 @@ def demo_convolution(plot=False):
         comparisons += rows("pooling", f"max_pool2d {size}, stride {stride}{ties}", pairs)
     return report(comparisons)
 
+# Try: turn the picture by 90 degrees. What does the kernel see now, and which kernel sees it all?
 
 # %% [markdown]
 """
-Try: turn the picture by 90 degrees. What does the kernel see now, and which kernel sees it all?
+## Training on digits: does all this read handwriting?
 
-## Training on digits
-
-Does all this read handwriting? scikit-learn brings 1797 digits of 8 x 8 pixels. Training goes
-in epochs: shuffle the rows, cut them into mini-batches, one step (13) for each. The gradient
-of a batch is the full one plus noise, at a fraction of the price (more in optimization.py).
+scikit-learn brings 1797 digits of 8 x 8 pixels. Training goes in epochs: shuffle the rows, cut them
+into mini-batches, one step (13) for each. The gradient of a batch is the full one plus noise, at a
+fraction of the price (more in optimization.py).
 When to stop? The training loss falls on and on, while the network begins to learn its rows by
-heart. So there are three parts: training rows to learn from, validation rows to say when to
-stop, and test rows that nobody looks at until the end. Early stopping:
+heart. So there are three parts: training rows to learn from, validation rows to say when to stop,
+and test rows that nobody looks at until the end. Early stopping:
 
     after an epoch with the lowest validation loss so far, keep a copy of the parameters;
-    after `patience` epochs without one, stop, and go back to the copy.                  (27)
+    after `patience` epochs without one, stop, and go back to the copy.                      (27)
 
-Choosing the epoch by the test rows is a common error: it makes the score too good. It fails
-with few validation rows, whose loss is noise itself: then patience must be long.
-
-A CNN, a convolutional network, alternates convolution, bend and pooling, then flattens. It is
-told what the MLP must find out: that near pixels belong together, and that a stroke one pixel
-further on is the same stroke.
+Choosing the epoch by the test rows is a common error: it makes the score too good. It fails with
+few validation rows, whose loss is noise itself: then patience must be long.
+A CNN, a convolutional network, alternates convolution, bend and pooling, then flattens. It is told
+what the MLP must find out: that near pixels belong together, and that a stroke one pixel further on
+is the same stroke.
 """
 
 # %%
@@ -1174,11 +997,10 @@ def batches_of(rng, n, batch_size):
     """The row numbers 0 ... n-1, shuffled, in parts of almost equal size."""
     return np.array_split(rng.permutation(n), math.ceil(n / batch_size))
 
-
-def fit_network(rng, layers, X, y, loss=cross_entropy, lr=0.3, l2=0.0, epochs=60, batch_size=32,
+def fit_network(rng, layers, X, y, loss=cross_entropy, lr=0.3, l2=0.0, epochs=30, batch_size=32,
                 validation=None, patience=10):
-    """Mini-batch training, with early stopping (27) if validation = (X, y) is given. Changes
-    the layers. Returns the mean training J and the validation loss (or nan) of each epoch."""
+    """Mini-batch training, with early stopping (27) if validation = (X, y) is given. Changes the
+    layers. Returns the mean training J and the validation loss (or nan) of each epoch."""
     X, y = check_batch("X", X), check_batch("y", y)
     if len(y) != len(X):
         raise ValueError(f"y must have {len(X)} rows, as X has, not shape {y.shape}")
@@ -1200,11 +1022,9 @@ def fit_network(rng, layers, X, y, loss=cross_entropy, lr=0.3, l2=0.0, epochs=60
         array[...] = copied
     return np.array(history)
 
-
 def predict_network(layers, X):
     """The label with the largest score, for each row."""
     return forward(layers, X).argmax(axis=1)
-
 
 def make_cnn(rng, channels=(16, 32), side=8, classes=10):
     """For each entry of channels a 3 x 3 convolution, a ReLU and pooling by 2; then linear."""
@@ -1216,40 +1036,26 @@ def make_cnn(rng, channels=(16, 32), side=8, classes=10):
         d_in, side = d_out, side // 2
     return [*layers, Layer(flatten), *make_mlp(rng, (side * side * d_in, classes))]
 
-
 def load_digits_split(fold=0):
     """Pixels from 0 to 1, and labels: 1293 rows to train, 144 to validate, 360 to test."""
     from sklearn.datasets import load_digits
-
     X, y = load_digits(return_X_y=True)
     train, test = k_fold(len(X), 5, np.random.default_rng(0))[fold]
     train = np.random.default_rng(fold).permutation(train)
     return [(X[part] / 16, y[part]) for part in (train[144:], train[:144], test)]
 
-
-# %% [markdown]
-"""
-### The library version
-
-torch leaves the loop to you: `torch_train` above takes our batches from our start, and walks
-the same path. scikit-learn's `MLPClassifier` has the loop inside, draws its own start and
-validation rows, and stops by accuracy: there only the share of digits read is comparable.
-"""
-
 # %%
-def sklearn_mlp(X, y, hidden=(128, 64), lr=0.3, epochs=60, batch_size=32, patience=10, seed=0):
-    """The same kind of training by MLPClassifier. Returns the fitted estimator."""
+def sklearn_mlp(X, y, hidden=(128, 64), lr=0.3, epochs=30, batch_size=32, patience=10, seed=0):
+    """The library version with the loop inside, the fitted estimator. It draws its own start and
+    validation rows, and stops by accuracy: only the share of digits read is comparable."""
     from sklearn.neural_network import MLPClassifier
-
     steps = {"solver": "sgd", "momentum": 0, "learning_rate_init": lr, "max_iter": epochs}
     stop = {"early_stopping": True, "n_iter_no_change": patience, "random_state": seed}
     return MLPClassifier(hidden, alpha=0, batch_size=batch_size, **steps, **stop).fit(X, y)
 
-
 def demo_digits(plot=False):
     """An MLP and a CNN read digits; torch on the same path, and scikit-learn on the same rows."""
     import torch
-
     print("\n== Does it read handwriting? 1293 digits to learn, 144 to stop, 360 to test ==")
     (X, y), (X_val, y_val), (X_test, y_test) = load_digits_split()
     began, clock = time.perf_counter(), time.perf_counter
@@ -1257,29 +1063,29 @@ def demo_digits(plot=False):
     print(f"  MLPClassifier {right:.4f} of the test digits in {clock() - began:.1f} s")
     comparisons, rng, curves = [], np.random.default_rng(0), {}
     mlp, cnn = make_mlp(rng, (64, 128, 64, 10)), make_cnn(rng)
-    for name, layers, shape, epochs in [("MLP", mlp, (64,), 60), ("CNN", cnn, (8, 8, 1), 15)]:
-        train, val, test = (v.reshape(-1, *shape) for v in (X, X_val, X_test))
+    for name, layers, shape, lr, size in [("MLP", mlp, 64, 0.3, 32), ("CNN", cnn, (8, 8, 1), 0.2, 16)]:
+        train, val, test = (v.reshape(len(v), *np.atleast_1d(shape)) for v in (X, X_val, X_test))
         start, rng, began = copy.deepcopy(layers), np.random.default_rng(0), clock()
-        history = fit_network(rng, layers, train, y, epochs=epochs, validation=(val, y_val))
+        options = {"lr": lr, "batch_size": size, "epochs": 25 if layers is mlp else 8}
+        history = fit_network(rng, layers, train, y, validation=(val, y_val), **options)
         ours, seconds = accuracy(y_test, predict_network(layers, test)), clock() - began
         best, rng, began = history[:, 1].argmin() + 1, np.random.default_rng(0), clock()
-        order = [batch for _ in range(best) for batch in batches_of(rng, len(X), 32)]
-        losses, p = torch_train(start, ((train[i], y[i]) for i in order), cross_entropy, 0.3)
+        order = [batch for _ in range(best) for batch in batches_of(rng, len(X), size)]
+        losses, p = torch_train(start, ((train[i], y[i]) for i in order), cross_entropy, lr)
         scores = torch_forward(start, torch.tensor(test), iter(p)).detach().numpy()
         theirs = accuracy(y_test, scores.argmax(axis=1))
         print(f"  {name} {ours:.4f} in {seconds:.1f} s, best after epoch {best}; "
               f"torch {theirs:.4f} in {clock() - began:.1f} s")
-        J = history[:best, 0], np.reshape(losses, (best, -1)).mean(axis=1)
-        pairs = [(f": J of {best} epochs", *J), (": scores", forward(layers, test), scores)]
-        comparisons += rows("training", name, [*pairs, (": accuracy", ours, theirs)])
-        if name == "MLP":
-            comparisons += rows("accuracy", "MLPClassifier", [(": accuracy", ours, right)])
+        pairs = [(": J", history[:best, 0], np.reshape(losses, (best, -1)).mean(axis=1))]
+        pairs += [(": scores", forward(layers, test), scores), (": accuracy", ours, theirs)]
+        comparisons += rows("training", name, pairs)
         curves |= {f"{name}, training": history[:, 0], f"{name}, validation": history[:, 1]}
+        pairs = [(": accuracy", ours, right)] if layers is mlp else []
+        comparisons += rows("accuracy", "MLP and MLPClassifier", pairs)
     if plot:
         save_plot("neural_networks_digits.png", lambda left, right: (
             draw_curves(left, curves, "epoch", "loss"), draw_weights(right, mlp)), 2, (11, 4.5))
     return report(comparisons)
-
 
 def draw_weights(ax, layers):
     """What the first 32 units of an MLP on 8 x 8 pixels look for."""
@@ -1288,14 +1094,14 @@ def draw_weights(ax, layers):
     ax.imshow(tiles.transpose(0, 2, 1, 3).reshape(36, 72), cmap="coolwarm")
     ax.set(xticks=[], yticks=[], title="weights of 32 first units: red adds, blue subtracts")
 
+# Try: train on 200 digits instead of 1293. Which loses more, the MLP or the CNN?
 
 # %%
 if __name__ == "__main__":
-    run_chapter(
-        "Backpropagation by hand and by machine, equal to torch.",
-        [demo_neuron, demo_activations, demo_mlp, demo_gradient_check, demo_autograd,
-         demo_initialisation, demo_normalisation, demo_convolution, demo_digits],
-    )
+    run_chapter("Backpropagation by hand and by machine, equal to torch.", [
+        demo_neuron, demo_activations, demo_mlp, demo_gradient_check, demo_autograd,
+        demo_initialisation, demo_normalisation, demo_convolution, demo_digits,
+    ])  # fmt: skip
 
 # /// script
 # requires-python = ">=3.11"
