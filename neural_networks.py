@@ -782,14 +782,14 @@ to switch from training to prediction is the common error with both.
 """
 
 # %%
-def standardise(x, gain, shift, eps, axes):
-    """Equations (21) and (22), for groups that run along axes: y, its pulls, mean, variance."""
-    mean, rows = x.mean(axes, keepdims=True), tuple(range(x.ndim - 1))
-    xhat = x - mean
-    variance = np.mean(xhat * xhat, axes, keepdims=True)
-    s, average = np.sqrt(variance + eps), lambda g: g.mean(axes, keepdims=True)
+def standardise(x, gain, shift, eps, axes, mean=None, variance=None):
+    """Equations (21) and (22) for groups along axes: [y and its pulls], mean, variance. Statistics
+    that are given are constants."""
+    fixed, rows, average = mean is not None, tuple(range(x.ndim - 1)), lambda g: g.mean(axes, keepdims=True)
+    xhat = x - (mean if fixed else (mean := average(x)))
+    s = np.sqrt((variance if fixed else (variance := average(xhat * xhat))) + eps)
     xhat /= s
-    centre = lambda g: (g - average(g) - xhat * average(g * xhat)) / s
+    centre = lambda g: (g if fixed else g - average(g) - xhat * average(g * xhat)) / s
     pulls = (lambda g: centre(g * gain)), (lambda g: np.sum(g * xhat, rows)), lambda g: g.sum(rows)
     return (xhat * gain + shift, *pulls), mean, variance
 
@@ -804,10 +804,7 @@ def batch_norm(x, gain, shift, mean, variance, training=False, momentum=0.1, eps
     x = check_batch("x", x, *[None] * (np.ndim(x) - 1), len(gain))
     rows, m = tuple(range(x.ndim - 1)), x.size // len(gain)
     if not training:
-        s = np.sqrt(variance + eps)
-        xhat = (x - mean) / s
-        to_gain = lambda g: np.sum(g * xhat, rows)
-        return xhat * gain + shift, lambda g: g * gain / s, to_gain, lambda g: g.sum(rows)
+        return standardise(x, gain, shift, eps, rows, mean, variance)[0]
     if m < 2:
         raise ValueError(f"batch norm needs 2 rows in training, not x of shape {x.shape}")
     result, new_mean, new_variance = standardise(x, gain, shift, eps, rows)
@@ -884,17 +881,21 @@ cross-correlation: a mathematician's convolution flips K, which is all the same 
 """
 
 # %%
-def cut_windows(x, height, width, stride):
-    """A view (n, H, W, channels, height, width) of every window of x (n, h, w, channels), and for
-    each place (u, v) in a window the slice of x that holds it."""
+def places_in(x, height, width, stride):
+    """For each place (u, v) in a window: the slice of x (n, h, w, c) that holds it, (n, H, W, c)."""
     check_number("stride", stride, least=1, integer=True)
     if x.shape[1] < height or x.shape[2] < width:
         raise ValueError(f"x of shape {x.shape}, padding and all, has no {height} x {width} window")
-    view = np.lib.stride_tricks.sliding_window_view(x, (height, width), axis=(1, 2))
-    view = view[:, ::stride, ::stride]
-    high, wide = stride * view.shape[1], stride * view.shape[2]
-    return view, [np.s_[:, u : u + high : stride, v : v + wide : stride]
-                  for u, v in np.ndindex(height, width)]
+    down, right = x.shape[1] - height + 1, x.shape[2] - width + 1
+    return [np.s_[:, u : u + down : stride, v : v + right : stride]
+            for u, v in np.ndindex(height, width)]
+
+def put_back(shape, places, gradients):
+    """Zeros of this shape, with a gradient added at each place."""
+    dx = np.zeros(shape, gradients[0].dtype)
+    for place, gradient in zip(places, gradients):
+        dx[place] += gradient
+    return dx
 
 def conv2d(x, K, b, stride=1, padding=0):
     """Equation (25): x (n, h, w, c), K (height, width, c, out), b (out,) -> z (n, H, W, out)."""
@@ -902,38 +903,28 @@ def conv2d(x, K, b, stride=1, padding=0):
     x = check_batch("x", x, None, None, None, K.shape[2])
     check_number("padding", p, least=0, integer=True)
     x = np.pad(x, [(0, 0), (p, p), (p, p), (0, 0)]) if p else x
-    windows, places = cut_windows(x, *K.shape[:2], stride)
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, K[..., 0].size)
-    z, to_patches, to_K, to_b = linear(patches, K.reshape(-1, K.shape[3]), b)
-    shape, flat = windows.shape[:3], lambda g: g.reshape(z.shape)
-
-    def _to_x(g):
-        back, dx = to_patches(flat(g)).reshape(*shape, len(places), -1), np.zeros(x.shape, g.dtype)
-        for i, place in enumerate(places):
-            dx[place] += back[:, :, :, i]
-        return dx[:, p : x.shape[1] - p, p : x.shape[2] - p]
-
-    pulls = _to_x, lambda g: to_K(flat(g)).reshape(K.shape), lambda g: to_b(flat(g))
-    return z.reshape(*shape, -1), *pulls
+    places = places_in(x, *K.shape[:2], stride)
+    windows = np.lib.stride_tricks.sliding_window_view(x, K.shape[:2], axis=(1, 2))
+    windows = windows[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
+    patches = windows.reshape(*windows.shape[:3], len(places), -1)  # (n, H, W, height width, c)
+    flat = patches.reshape(-1, K[..., 0].size), K.reshape(-1, K.shape[3])
+    z, to_patches, to_K, to_b = linear(*flat, b)
+    rows = lambda g: g.reshape(z.shape)
+    back = lambda g: np.moveaxis(to_patches(rows(g)).reshape(patches.shape), 3, 0)
+    inside = np.s_[:, p : x.shape[1] - p, p : x.shape[2] - p]
+    return (z.reshape(*patches.shape[:3], -1), lambda g: put_back(x.shape, places, back(g))[inside],
+            lambda g: to_K(rows(g)).reshape(K.shape), lambda g: to_b(rows(g)))
 
 def max_pool2d(x, size, stride=None):
     """Equation (26): x (n, h, w, c) -> (n, H, W, c); the stride is size if none is given."""
     x = check_batch("x", x, None, None, None, None)
     check_number("size", size, least=1, integer=True)
-    _, places = cut_windows(x, size, size, size if stride is None else stride)
-    best = x[places[0]].copy()
-    winner = np.zeros(best.shape, int)
-    for i, place in enumerate(places[1:], start=1):
-        winner[x[place] > best] = i
-        np.maximum(best, x[place], out=best)
-
-    def _to_x(g):
-        dx = np.zeros(x.shape, g.dtype)
-        for i, place in enumerate(places):
-            dx[place] += g * (winner == i)
-        return dx
-
-    return best, _to_x
+    places = places_in(x, size, size, size if stride is None else stride)
+    choices = np.stack([x[place] for place in places])
+    best = choices.max(axis=0)
+    winner = choices.argmax(axis=0)  # the first of equals
+    share = lambda g: [g * (winner == i) for i in range(len(places))]
+    return best, lambda g: put_back(x.shape, places, share(g))
 
 def flatten(x):
     """(n, height, width, channels) -> (n, height * width * channels), one row per example."""
