@@ -4,8 +4,6 @@
 
 A linear model draws one straight line. A neural network stacks linear maps with bends between them
 and learns them all at once by the chain rule, applied from the loss backwards: backpropagation.
-Here it is done for one neuron with numbers you can check, for whole layers, and by an engine that
-derives it alone. Then come the parts that make deep networks train, and a real task: digits.
 Nothing but numpy is needed before a function called `torch_...`, the library version.
 
     n, d, k   examples; features or channels; classes
@@ -13,8 +11,7 @@ Nothing but numpy is needed before a function called `torch_...`, the library ve
     W, b      weights and bias of a layer                                          (d_in, d_out)
     z, a      before and after the bend φ (phi): z = xW + b, a = φ(z)              (n, d_out)
     σ, Φ      sigma: the sigmoid; Phi: share of a standard normal below a point
-    J         the loss, which training makes small
-    ḡ         gradient from behind, ∂J/∂(output); in the code `g`, `grad`          as the output
+    J, ḡ      the loss; the gradient from behind, ∂J/∂(output), in the code `g`, `grad`
     η, λ      eta, the size of a step: `lr`; lambda, the price of large weights: `l2`
     γ, β, ε   gamma, beta: learned scale and shift of a norm, `gain`, `shift`; epsilon: `eps`
     K         kernel of a convolution                          (height, width, d_in, d_out)
@@ -39,9 +36,7 @@ ALLOWED = {
     "autograd": (1e-12, "the same float64 operations in another order"),
     "initialisation": (1e-12, "one square root, one product per weight"),
     "normalisation": (1e-10, "dividing by a small spread enlarges rounding"),
-    "dropout": (1e-12, "one product per entry"),
     "convolution": (1e-10, "sums of products in another order"),
-    "pooling": (1e-12, "a maximum is copied; only gradients of overlapping windows add"),
     "training": (1e-8, "a thousand steps carry on the rounding of the first"),
     "accuracy": (0.03, "another start: two networks differ on a few of 360 digits"),
 }
@@ -50,11 +45,9 @@ def check_batch(name, x, *shape):
     """x as a float array (float32 stays), not empty, every number finite; shape holds the size of
     each axis, None where any will do, and nothing where any shape will."""
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.size and np.isfinite(x).all()):
-        ndim = len(shape) or np.asarray(x, dtype=object).ndim
-        x = check_array(name, x, ndim)  # converts it, or says what is wrong
+        x = check_array(name, x, len(shape) or np.asarray(x, dtype=object).ndim)  # or complains
     if shape and (len(shape) != x.ndim or any(s not in (None, t) for s, t in zip(shape, x.shape))):
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} must have shape ({wanted}), not {x.shape}")
+        raise ValueError(f"{name} must have shape {shape}, not {x.shape} (None: any size)")
     return x
 
 def rows(row, title, pairs):
@@ -65,20 +58,18 @@ def rows(row, title, pairs):
 """
 ## One neuron: which way should each weight move?
 
-A neuron weighs its inputs, adds a bias, and bends the sum. The loss says how far off it is:
+A neuron weighs its inputs, adds a bias, and bends the sum. The loss says how far off it is. The
+chain rule multiplies the slopes on the way back, one factor per step forward:
 
     z = w·x + b        a = σ(z) = 1 / (1 + exp(-z))        J = (a - y)² / 2                  (1)
-
-The chain rule multiplies the slopes on the way back, one factor per step forward:
-
     ∂J/∂z = (a - y) · a (1 - a)                                                              (2)
     ∂J/∂w = ∂J/∂z · x          ∂J/∂b = ∂J/∂z          ∂J/∂x = ∂J/∂z · w                      (3)
 
-Each is (slope from behind) times (own slope). That shape returns in every layer below. Note what
-(3) needs: the input x. So the way forward keeps what the way back will use.
-By hand: x = (1, 2), w = (2, -1), b = 0, y = 1 give z = 0, a = 1/2, J = 1/8. Going back, ∂J/∂z =
-(1/2 - 1) · 1/4 = -1/8, so ∂J/∂w = (-1/8, -1/4): both weights should grow. It fails where σ is
-flat: for |z| > 10 every gradient is nearly 0, however wrong the answer is.
+Each is (slope from behind) times (own slope): the shape of every layer below. Note what (3) needs:
+the input x. So the way forward keeps what the way back will use. By hand: x = (1, 2), w = (2, -1),
+b = 0, y = 1 give z = 0, a = 1/2, J = 1/8. Going back, ∂J/∂z = (1/2 - 1) · 1/4 = -1/8, so ∂J/∂w =
+(-1/8, -1/4): both weights should grow. It fails where σ is flat: for |z| > 10 all gradients are
+nearly 0, however wrong the answer is.
 """
 
 # %%
@@ -91,7 +82,6 @@ def neuron(x, w, b, y):
     dz = error * a * (1 - a)  # (2)
     return error**2 / 2, dz * w, dz * x, dz  # (3)
 
-# %%
 def torch_leaf(array):
     """A torch tensor: it records what is done with it, and backward fills its `.grad`."""
     import torch
@@ -105,17 +95,14 @@ def gradients(make, f, *arrays):
     return [float(out.data), *(leaf.grad for leaf in leaves)]
 
 def demo_neuron(plot=False):
-    """The numbers of the text, then five steps downhill."""
+    """The numbers of the text."""
     print("\n== Which way should each weight of one neuron move? ==")
-    x, w, b = [1.0, 2.0], np.array([2.0, -1.0]), 0.0
+    inputs = [1.0, 2.0], [2.0, -1.0], 0.0
     formula = lambda x, w, b: ((1 + (-(w @ x + b)).exp()) ** -1 - 1.0) ** 2 / 2
-    ours, theirs = neuron(x, w, b, 1.0), gradients(torch_leaf, formula, x, w, b)
-    for step in range(5):
-        J, _, dw, db = neuron(x, w, b, 1.0)
-        print(f"  step {step}   J = {J:.4f}   dJ/dw = ({dw[0]:.4f}, {dw[1]:.4f})")
-        w, b = w - dw, b - db
-    pairs = zip(("J", "dJ/dx", "dJ/dw", "dJ/db"), ours, theirs)
-    return report(rows("activations and losses", "", pairs))
+    ours, theirs = neuron(*inputs, 1.0), gradients(torch_leaf, formula, *inputs)
+    for name, value in zip(names := ("J", "dJ/dx", "dJ/dw", "dJ/db"), ours):
+        print(f"  {name:5} = {value}")
+    return report(rows("activations and losses", "", zip(names, ours, theirs)))
 
 # Try: start from w = (-20, -1). The answer is all wrong; how large is the gradient?
 
@@ -124,20 +111,16 @@ def demo_neuron(plot=False):
 ## Activations and losses: where to bend, and what to make small?
 
 Two linear maps in a row are one: (xV)W = x(VW). A bend φ between them, entry by entry, is what
-depth is for:
+depth is for. A softmax bends a whole row of scores z, the logits, into probabilities:
 
     sigmoid      a = 1 / (1 + exp(-z))            a' = a (1 - a)                             (4)
     tanh         a = tanh z                       a' = 1 - a²                                (5)
     ReLU         a = max(z, 0)                    a' = 1 if z > 0, else 0                    (6)
     GELU         a = z Φ(z)                       a' = Φ(z) + z exp(-z²/2) / √(2π)           (7)
+    softmax      pᵢ = exp(zᵢ) / Σⱼ exp(zⱼ)        ∂J/∂zᵢ = pᵢ (ḡᵢ - Σⱼ ḡⱼ pⱼ)                (8)
 
 Sigmoid and tanh are flat far from 0. A ReLU whose z is negative on all rows gets no gradient and
-stays dead. GELU (Hendrycks and Gimpel, 2016) is a ReLU with a smooth corner.
-The last bend turns the scores z, the logits, into probabilities: σ for one, softmax for k. Here
-every p depends on every z; keeping only the diagonal of its slopes is a common error:
-
-    pᵢ = exp(zᵢ) / Σⱼ exp(zⱼ)         ∂J/∂zᵢ = pᵢ (ḡᵢ - Σⱼ ḡⱼ pⱼ)                            (8)
-
+stays dead. In (8) every p depends on every z; keeping only the diagonal is a common error.
 A loss is a mean, so that one step size suits any n: the squared error for numbers, for labels
 -log(probability of the truth). The gradient is prediction minus truth, over the count:
 
@@ -202,11 +185,10 @@ def cross_entropy(z, y):
     truth = y[:, None] == np.arange(k)  # (n, k), True at the label
     log_p = z - z.max(axis=1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
-    return -log_p[truth].mean(), lambda g: g / n * (np.exp(log_p) - truth)
+    return -np.sum(log_p * truth) / n, lambda g: g / n * (np.exp(log_p) - truth)
 
 BENDS, LOSSES = (sigmoid, tanh, relu, gelu), (squared_error, binary_cross_entropy, cross_entropy)
 
-# %%
 MIRRORS = {  # torch.nn.functional, F, has the bends by the same name; what differs stands here
     softmax: lambda F, z: F.softmax(z, -1),
     squared_error: lambda F, z, y: F.mse_loss(z, y),
@@ -222,8 +204,7 @@ def torch_function(f, *inputs, **options):
     return mirror(torch.nn.functional, *inputs, **(options | tensors))
 
 def beside_torch(f, *inputs, **options):
-    """(what, ours, torch's): the output of f, and its gradient for each input when a random ḡ
-    comes from behind. (A softmax with ḡ all ones has gradient 0; times 2, it still has.)"""
+    """(what, ours, torch's): output of f, and gradient for each input, for a random ḡ from behind."""
     import torch
     leaves = [torch_leaf(x) for x in inputs]
     theirs = torch_function(f, *leaves, **options)
@@ -238,17 +219,15 @@ def demo_activations(plot=False):
     print("\n== Where does each bend stop learning? Its slope at z = -20, -2, 0, 2, 20 ==")
     z, comparisons = np.array([-20.0, -2, 0, 2, 20]), []
     for bend in BENDS:
-        slopes = (f"{round(slope, 3) + 0:8.3f}" for slope in bend(z)[1](1.0))
-        print(f"  {bend.__name__:8}{''.join(slopes)}")
-    print("  What does a mistake cost? y = 1, and the score says no ever louder:")
+        print(f"  {bend.__name__:8}" + "".join(f"{v + 1e-9:8.3f}" for v in bend(z)[1](1.0)))
     for score in (-1.0, -10.0, -1000.0):
         J, pull = binary_cross_entropy(np.array([score]), [1.0])
-        print(f"  z = {score:5.0f}   loss {J:7.2f}   slope {pull(1.0)[0]:.4f}")
+        print(f"  y = 1, but z = {score:5.0f}: loss {J:7.2f}, slope {pull(1.0)[0]:.4f}")
     z = np.outer(z, [1, -0.5, 0.1])
-    y, labels = sigmoid(z[::-1])[0], np.array([0, 1, 2, 2, 0])
     for f in (*BENDS, softmax, *LOSSES):
-        options = {"y": labels if f is cross_entropy else y} if f in LOSSES else {}
-        comparisons += rows("activations and losses", f.__name__, beside_torch(f, z, **options))
+        y = np.array([0, 1, 2, 2, 0]) if f is cross_entropy else sigmoid(z[::-1])[0]
+        pairs = beside_torch(f, z, **({"y": y} if f in LOSSES else {}))
+        comparisons += rows("activations and losses", f.__name__, pairs)
     return report(comparisons)
 
 # Try: which constant z makes (10) smallest when three labels of four are 1? Predict, then check.
@@ -261,25 +240,25 @@ A network is a chain of layers. Each knows only its own slope: (3), on whole arr
 
     z = xW + b         ∂J/∂x = ḡWᵀ         ∂J/∂W = xᵀḡ         ∂J/∂b = Σ over rows of ḡ      (12)
 
-Follow one entry: in every row Wᵢⱼ takes xᵢ to zⱼ, so it collects Σ over rows of xᵢ ḡⱼ. The shapes
-leave no choice: (d_in, n) @ (n, d_out). Run forward and keep each pull; get ∂J/∂z from the loss;
-walk the chain backwards once, handing on each ∂J/∂x as the next ḡ (Rumelhart, Hinton and Williams,
-1986). Then take one step downhill:
+In every row Wᵢⱼ takes xᵢ to zⱼ, so it collects Σ over rows of xᵢ ḡⱼ; the shapes leave no choice.
+Run forward and keep each pull; get ∂J/∂z from the loss; walk the chain backwards once, handing on
+each ∂J/∂x as the next ḡ (Rumelhart, Hinton and Williams, 1986). Then take one step downhill:
 
     J = loss + λ/2 Σ ‖W‖²            p ← p - η ∂J/∂p   for every parameter p                 (13)
 
 The penalty counts weights, arrays of two axes or more; biases are free. A layer costs three matrix
-products, one forward and two backward; the first layer of a network can leave out ∂J/∂x, as no
-step is taken in the data. It fails if the weights of a layer start equal: its units then get equal
-gradients and stay copies for ever. Hence the random start.
+products, one forward and two backward; the first layer can leave out ∂J/∂x, as no step is taken in
+the data. It fails if the weights of a layer start equal: its units then stay copies for ever.
 """
 
 # %%
 def linear(x, W, b):
     """Equation (12): x (n, d_in), W (d_in, d_out), b (d_out,)."""
     x = check_batch("x", x, None, len(W))
+    if b.shape != W.shape[1:]:
+        raise ValueError(f"b must have shape {W.shape[1:]}, to fit W, not {b.shape}")
     z = x @ W  # (n, d_in) @ (d_in, d_out) -> (n, d_out)
-    z += check_batch("b", b, W.shape[1])
+    z += b
     return z, lambda g: g @ W.T, lambda g: x.T @ g, lambda g: g.sum(axis=0)
 
 class Layer:
@@ -296,7 +275,7 @@ class Layer:
 
     def forward(self, x, training=False):
         """f(x); its pulls are kept."""
-        out, *self.pulls = self.f(check_batch("x", x), *self.params, **self.mode(training))
+        out, *self.pulls = self.f(x, *self.params, **self.mode(training))
         self.shape = out.shape
         return out
 
@@ -304,12 +283,14 @@ class Layer:
         """From dJ/d(output) to grads, one per parameter; returns dJ/dx (None if not to_input)."""
         if self.pulls is None:
             raise ValueError(f"backward of {self.f.__name__} needs a call of forward first")
-        grad = check_batch("grad", grad, *self.shape)
+        if np.shape(grad) != self.shape:
+            raise ValueError(f"grad must have shape {self.shape}, not {np.shape(grad)}")
         self.grads = [pull(grad) for pull in self.pulls[1:]]
         return self.pulls[0](grad) if to_input else None
 
 def forward(layers, x, training=False):
     """Send x through the chain. A list among the layers is a residual block, equation (20)."""
+    x = check_batch("x", x)
     for layer in layers:
         block = isinstance(layer, list)
         x = x + forward(layer, x, training) if block else layer.forward(x, training)
@@ -353,7 +334,6 @@ def make_mlp(rng, sizes, bend=relu):
         layers += [Layer(linear, W, np.zeros(d_out)), Layer(bend)]
     return layers[:-1]  # the loss holds the last bend
 
-# %%
 MIRRORS[linear] = lambda F, x, W, b: F.linear(x, W.T, b)  # torch stores W as (d_out, d_in)
 
 def torch_forward(layers, x, p, training=False):
@@ -385,10 +365,9 @@ def train_beside_torch(layers, X, y, loss, lr=0.1, l2=0.0, steps=100):
     """(what, ours, torch's) after these steps from the same start: J, parameters, dJ/dX."""
     losses, p = torch_train(layers, [(X, y)] * steps, loss, lr, l2)
     ours, x = [train_step(layers, X, y, loss, lr, l2) for _ in range(steps)], torch_leaf(X)
+    flat = (np.concatenate([*map(np.ravel, q)]) for q in (parameters(layers), [q.data for q in p]))
     grad = backward(layers, loss(forward(layers, X, True), y)[1](1.0))
     torch_function(loss, torch_forward(layers, x, iter(p), True), y=y).backward()
-    flat = [np.concatenate([np.ravel(q) for q in qs]) for qs in
-            (parameters(layers), [q.detach() for q in p])]
     return [(": J", ours, losses), (": weights", *flat), (": dJ/dX", grad, x.grad)]
 
 def demo_mlp(plot=False):
@@ -403,10 +382,8 @@ def demo_mlp(plot=False):
         z = forward(layers, [[x, height] for x in np.linspace(-1.4, 2.4, 60)])[:, 0]
         print("  " + "".join(".#"[int(score > 0)] for score in z))
     print(f"  accuracy on its own rows: {accuracy(y, (forward(layers, X)[:, 0] > 0) + 0):.3f}")
-    cases = [(bend, squared_error, 0.0) for bend in BENDS]
-    cases += [(tanh, binary_cross_entropy, 0.01), (relu, cross_entropy, 0.01)]
     X, Y, comparisons = rng.normal(size=(30, 4)), rng.random((30, 3)), []
-    for bend, loss, l2 in cases:
+    for bend, loss, l2 in zip(BENDS, (*LOSSES, squared_error), (0.0, 0.01, 0.01, 0.01)):
         y, layers = Y.argmax(1) if loss is cross_entropy else Y, make_mlp(rng, (4, 8, 8, 3), bend)
         title = f"{bend.__name__}, {loss.__name__}, l2={l2:g}"
         comparisons += rows("MLP", title, train_beside_torch(layers, X, y, loss, l2=l2))
@@ -425,11 +402,10 @@ and see how far the value moves:
     relative error = ‖analytic - numerical‖ / (‖analytic‖ + ‖numerical‖)                     (15)
 
 Curvature makes (14) wrong by about h², rounding by about 1e-16 / h: the sum is least near h = 1e-5.
-A right gradient then has a relative error below 1e-7, a wrong one 0.01 to 1.
-A layer is checked through the number Σ u · f(x), for random u. With u all ones, a softmax or a norm
-gives a constant, gradient 0: a pull times 0, 2 or -1 would pass. It fails across a kink (a ReLU
-within h of 0), in float32 (rounding 1e-7 / h), and if f draws new random numbers at each call. It
-costs two calls of f per number: right for tests, useless for training.
+A right gradient then has a relative error below 1e-7, a wrong one 0.01 to 1. A layer is checked
+through the number Σ u · f(x), for random u. With u all ones a softmax or a norm gives a constant,
+gradient 0: a pull times 0, 2 or -1 would pass. It fails across a kink (a ReLU within h of 0), in
+float32, and if f draws new random numbers at each call. It costs two calls of f per number.
 """
 
 # %%
@@ -439,12 +415,9 @@ def numerical_gradient(f, x, h=1e-5):
     x = np.array(check_batch("x", x), dtype=float)
     slope = np.empty_like(x)
     for i in np.ndindex(x.shape):
-        old = x[i]
-        x[i] = old + h
-        above = f(x)
-        x[i] = old - h
-        slope[i] = (above - f(x)) / (2 * h)
-        x[i] = old
+        nudge = np.zeros_like(x)
+        nudge[i] = h
+        slope[i] = (f(x + nudge) - f(x - nudge)) / (2 * h)
     return slope
 
 def relative_error(a, b):
@@ -461,7 +434,6 @@ def check_gradients(rng, f, *inputs, **options):
         errors.append(relative_error(pull(u), numerical_gradient(value, inputs[i])))
     return errors
 
-# %%
 def torch_gradcheck(f, *inputs, **options):
     """The library version says yes or no: torch.autograd.gradcheck, of our f and its pulls wrapped
     in an `autograd.Function`, which makes them a link in torch's own chain."""
@@ -471,17 +443,10 @@ def torch_gradcheck(f, *inputs, **options):
         out, *ctx.pulls = f(*(t.detach().numpy().copy() for t in tensors), **options)
         return torch.tensor(out)
 
-    def _backward(ctx, grad):
-        return tuple(torch.tensor(pull(grad.numpy())) for pull in ctx.pulls)
-
+    _backward = lambda ctx, g: tuple(torch.tensor(pull(g.numpy())) for pull in ctx.pulls)
     methods = {"forward": staticmethod(_forward), "backward": staticmethod(_backward)}
     ours = type("Ours", (torch.autograd.Function,), methods)
     return torch.autograd.gradcheck(ours.apply, [*map(torch_leaf, inputs)], raise_exception=False)
-
-def half_softmax(z):
-    """A softmax whose pull keeps only the diagonal of (8): wrong on purpose."""
-    p, _ = softmax(z)
-    return p, lambda g: g * p * (1 - p)
 
 def demo_gradient_check(plot=False):
     """Which h? Then right pulls and a wrong one, judged by us and by torch."""
@@ -492,11 +457,13 @@ def demo_gradient_check(plot=False):
         print(f"  h = 1e-{power:02d}  {'#' * round(digits)}")
     rng, comparisons = np.random.default_rng(0), []
     x, W = rng.normal(size=(4, 3)), rng.normal(size=(3, 2))
-    for f, *inputs in [(linear, x, W, W[0]), *((f, x) for f in (*BENDS, softmax, half_softmax))]:
+    wrong = lambda z: (softmax(z)[0], lambda g: g * softmax(z)[0] * (1 - softmax(z)[0]))  # half (8)
+    for f, *inputs in [(linear, x, W, W[0]), *((f, x) for f in (*BENDS, softmax, wrong))]:
         worst = max(check_gradients(rng, f, *inputs))
         right, theirs = worst <= ALLOWED["gradient check"][0], torch_gradcheck(f, *inputs)
-        pairs = [(": passes", right, theirs), (": relative error", worst, 0.0)]
-        comparisons += rows("gradient check", f.__name__, pairs[: 1 + right])
+        pairs = [(" passes", right, theirs), (" relative error", worst, 0.0)]
+        name = "half a softmax" if f is wrong else f.__name__
+        comparisons += rows("gradient check", name, pairs[: 1 + right])
     return report(comparisons)
 
 # Try: in `linear` take the mean of g over the rows for b. What error do you expect?
@@ -518,8 +485,7 @@ Three things go wrong in small engines. (a) A value used twice gets two pulls: t
 repeats small arrays to fit large ones; the gradients of the copies must be summed. (c) A tensor may
 pull only after all its users did. Sources are made before results, so the order of birth,
 backwards, is right; and without recursion no depth is too deep. A second backward adds to the
-`grad` of the leaves, as in torch; the gradients of inner tensors belong to one walk alone, or the
-second would count the first again.
+`grad` of the leaves, as in torch, but inner gradients belong to one walk alone.
 """
 
 # %%
@@ -582,8 +548,7 @@ class Tensor:
 
     def __getitem__(self, index):
         def _put_back(g):
-            whole = np.zeros_like(self.data)
-            np.add.at(whole, index, g)  # an entry taken twice gets both gradients
+            np.add.at(whole := np.zeros_like(self.data), index, g)  # taken twice: gets both
             return whole
 
         return Tensor(self.data[index], [(self, _put_back)])
@@ -593,11 +558,6 @@ class Tensor:
         wide, shape = self.data.sum(axis, keepdims=True).shape, self.data.shape
         spread = lambda g: np.broadcast_to(g.reshape(wide), shape)
         return Tensor(self.data.sum(axis, keepdims=keepdims), [(self, spread)])
-
-    def mean(self, axis=None, keepdims=False):
-        """Sum divided by count."""
-        total = self.sum(axis, keepdims)
-        return total * (total.data.size / self.data.size)
 
     def max(self, axis=None, keepdims=False):
         """Largest entry. Ties share the gradient, as in torch's amax; its max takes the first."""
@@ -614,23 +574,19 @@ class Tensor:
         """out, a function of each entry, with this slope."""
         return Tensor(out, [(self, lambda g: g * slope)])
 
-    def exp(self):
-        """e to the power of each entry: its own slope."""
-        out = np.exp(self.data)
-        return Tensor(out, [(self, lambda g: g * out)])
-
+    exp = lambda a: a.bend(np.exp(a.data), np.exp(a.data))
     log, tanh, relu = (lambda a, f=f: Tensor.of(f, a) for f in (log, tanh, relu))
     __pow__ = lambda a, p: a.bend(a.data**p, p * a.data ** (p - 1) if p else 0)
     __add__ = lambda a, b: Tensor.of(lambda a, b: (a + b, lambda g: g, lambda g: g), a, b)
     __mul__ = lambda a, b: Tensor.of(lambda a, b: (a * b, lambda g: g * b, lambda g: g * a), a, b)
     __matmul__ = lambda a, b: Tensor.of(matmul, a, b)
     __rmatmul__ = lambda a, b: Tensor.of(matmul, b, a)
+    mean = lambda a, *axis: a.sum(*axis) * (a.sum(*axis).data.size / a.data.size)
     __neg__, __sub__ = (lambda a: a * -1.0), lambda a, b: a + b * -1.0
     __truediv__ = lambda a, b: a * b**-1.0
     __radd__, __rmul__ = __add__, __mul__
     __rsub__, __rtruediv__ = (lambda a, b: -a + b), lambda a, b: a**-1.0 * b
 
-# %%
 def demo_autograd(plot=False):
     """A graph you can draw, a deep one, a network without its pulls, a formula."""
     print("\n== Can a machine derive backpropagation? f = (a + b) b, with a = 2 and b = 3 ==")
@@ -643,22 +599,18 @@ def demo_autograd(plot=False):
     for _ in range(5000):
         deep = deep * 0.9999 + 0.0001
     deep.backward()
-    print(f"  through a graph 10000 tensors deep: grad of a = 0.9999^5000 = {a.grad:.4f}")
-    rng, pairs = np.random.default_rng(0), [("10000 deep: grad", a.grad, 0.9999**5000)]
+    pairs, rng = [("10000 deep: grad", a.grad, 0.9999**5000)], np.random.default_rng(0)
     x, y, layers = rng.normal(size=(20, 4)), np.arange(20) % 3, make_mlp(rng, (4, 8, 3), tanh)
     J, pull = cross_entropy(forward(layers, x), y)
     backward(layers, pull(1.0))
-
-    def _network(W, b, V, c):
-        z = (x @ W + b).tanh() @ V + c
-        return (z.exp().sum(1).log() - z[np.arange(20), y]).mean()  # (11) as it stands
-
+    score = lambda W, b, V, c: (x @ W + b).tanh() @ V + c
+    entropy = lambda z: (z.exp().sum(1).log() - z[np.arange(20), y]).mean()  # (11) as it stands
+    engine = gradients(Tensor, lambda *p: entropy(score(*p)), *parameters(layers))
     by_hand = J, *layers[0].grads, *layers[2].grads
-    names = ("by hand: " + name for name in ("J", "W1", "b1", "W2", "b2"))
-    pairs += zip(names, gradients(Tensor, _network, *parameters(layers)), by_hand)
+    pairs += zip([f"by hand: {name}" for name in ("J", "W1", "b1", "W2", "b2")], engine, by_hand)
     arrays, f = (x[:3, :1], x[3]), lambda a, b: (a * b).exp() / (a * a + 1) - b.relu() ** 2
-    names = "torch: f", "torch: df/da", "torch: df/db"
-    pairs += zip(names, gradients(Tensor, f, *arrays), gradients(torch_leaf, f, *arrays))
+    both = (gradients(make, f, *arrays) for make in (Tensor, torch_leaf))
+    pairs += zip(("torch: f", "torch: df/da", "torch: df/db"), *both)
     return report(rows("autograd", "", pairs))
 
 # Try: f = a * a with a = 3. Predict a.grad after one backward, then after three.
@@ -668,18 +620,15 @@ def demo_autograd(plot=False):
 ## Initialisation: why do deep networks need a careful start?
 
 Multiply by twenty matrices in a row, and numbers vanish or explode. If x has mean square s, and W
-independent entries of mean 0 and variance v, each z is a sum of d_in terms, so
+independent entries of mean 0 and variance v, each z is a sum of d_in terms. Keeping the mean square
+both ways needs v = 1 / d_in and v = 1 / d_out. Xavier (Glorot and Bengio, 2010) takes the middle;
+He (He et al., 2015) doubles, as a ReLU sets half of the mean square to 0:
 
     mean square of z = d_in v s          of ∂J/∂x = d_out v · mean square of ḡ               (18)
-
-Keeping both needs v = 1 / d_in and v = 1 / d_out. Xavier (Glorot and Bengio, 2010) takes the
-middle; He (He et al., 2015) doubles, as a ReLU sets half of the mean square to 0:
-
     Xavier   v = 2 / (d_in + d_out)   for tanh         He   v = 2 / d_in   for ReLU          (19)
 
 v is a variance: the weights are √v times standard normal numbers. Using v itself as their spread is
-a common error. For a convolution d_in is height · width · channels of the kernel.
-The other cure is a shorter path. A residual block (He et al., 2016) adds its input:
+a common error. The other cure is a shorter path, the residual block (He et al., 2016):
 
     y = x + F(x)         ∂J/∂x = ḡ + (∂F/∂x)ᵀ ḡ                                              (20)
 
@@ -708,7 +657,6 @@ def deep_chain(bend, v, residual=False, depth=20, width=100):
         sizes.append(np.mean(x * x))
     return layers, np.array(sizes)
 
-# %%
 def torch_initial_weights(method, shape, seed):
     """The library version, which says `kaiming_normal_` for He: draws and the weights made of them.
     A fresh `torch.nn.Linear` uses neither, but v = 1 / (3 d_in), a third of what keeps the size."""
@@ -735,17 +683,16 @@ def demo_initialisation(plot=False):
         curves[f"{bend.__name__}, v = {name}"] = sizes = deep_chain(bend, v)[1]
         some = "".join(f"{sizes[i]:10.1e}" for i in (0, 4, 9, 19))
         print(f"  {bend.__name__}, v = {name:7} at depth 1, 5, 10, 20: {some}")
-    for residual, what in ((False, "20 layers"), (True, "20 blocks")):
+    for what, residual in (("20 layers", False), ("20 blocks", True)):
         layers, x = deep_chain(tanh, 0.005, residual)[0], np.full((1, 100), 0.1)
-        torch_chain = lambda x: torch_forward(layers, x, map(torch_leaf, parameters(layers)))
-        J, theirs = gradients(torch_leaf, torch_chain, x)
-        pairs = [(": sum of y", forward(layers, x).sum(), J)]
-        pairs += [(": dJ/dx", backward(layers, np.ones((1, 100))), theirs)]
+        chain = lambda x: torch_forward(layers, x, map(torch_leaf, parameters(layers)))
+        y, ours = forward(layers, x), backward(layers, np.ones((1, 100)))
+        pairs = zip((": sum of y", ": dJ/dx"), (y.sum(), ours), gradients(torch_leaf, chain, x))
         comparisons += rows("MLP", what, pairs)
-        print(f"  tanh, v = 0.005, {what}: |dJ/dx| = {np.linalg.norm(theirs):.1e}, |dJ/dy| = 10")
+        print(f"  tanh, v = 0.005, {what}: |dJ/dx| = {np.linalg.norm(ours):.1e}, |dJ/dy| = 10")
     for method, shape in itertools.product(("xavier", "he"), [(100, 50), (3, 3, 4, 8)]):
-        draws, theirs = torch_initial_weights(method, shape, seed=0)
-        pairs = [(f", shape {shape}", initial_weights(method, draws), theirs)]
+        draws, W = torch_initial_weights(method, shape, seed=0)
+        pairs = [(f", shape {shape}", initial_weights(method, draws), W)]
         comparisons += rows("initialisation", method, pairs)
     if plot:
         save_plot("neural_networks_initialisation.png", lambda ax: draw_curves(
@@ -764,17 +711,13 @@ A norm centres and scales a group of numbers; then the network chooses its own s
     ∂J/∂x = (g - mean(g) - x̂ · mean(g x̂)) / s           g = γ ḡ                              (22)
 
 Batch norm (Ioffe and Szegedy, 2015) groups the rows: μ and s per feature. Layer norm (Ba et al.,
-2016) groups the features: μ and s per row. The two means in (22) are there because μ and s depend
-on x too; treating them as constants leaves ∂J/∂x mostly wrong. The variance is the mean of
-(x - μ)², never mean(x²) - μ²: near x = 1e8 that cancels to nonsense.
-One row has no batch to be compared with. So batch norm tracks running averages, with momentum ρ
-(rho), and uses them, as constants, at prediction. From m numbers per feature:
+2016) groups the features: μ and s per row. The means in (22) are there because μ and s depend on x
+too; without them ∂J/∂x is mostly wrong. The variance is the mean of (x - μ)², never mean(x²) - μ²:
+near x = 1e8 that cancels to nonsense. One row has no batch to compare with: batch norm tracks
+running averages, momentum ρ (rho), and uses them at prediction. Dropout (Srivastava et al., 2014)
+sets entries to 0 with probability p, so that no unit relies on another, and keeps the mean:
 
-    running ← (1 - ρ) · running + ρ · (μ, and m / (m - 1) · variance)                        (23)
-
-Dropout (Srivastava et al., 2014) sets each entry to 0 with probability p, so that no unit can rely
-on another, and divides the rest by 1 - p, so that the mean stays:
-
+    running ← (1 - ρ) · running + ρ · (μ, and m / (m - 1) · variance)     of m numbers       (23)
     a = x · mask / (1 - p)   in training          a = x   at prediction                      (24)
 
 Batch norm fails on small batches, whose μ is noise; a single row is refused in training. Forgetting
@@ -821,7 +764,6 @@ def dropout(x, p, rng=None, mask=None, training=False):
     factor = (mask / (1 - p)).astype(x.dtype)
     return x * factor, lambda g: g * factor
 
-# %%
 def torch_batch_norm(F, x, gain, shift, mean, variance, training=False, momentum=0.1, eps=1e-5):
     """The library version wants the channels second. Its momentum is ρ as well, not 1 - ρ."""
     args = mean, variance, gain, shift, training, momentum, eps
@@ -840,20 +782,18 @@ def demo_normalisation(plot=False):
     import torch
     print("\n== What does a norm do to a table whose second feature is 1000 times larger? ==")
     table, one = np.array([[1.0, 1000, 3], [2, 3000, 5], [3, 2000, 1]]), np.ones(3)
-    columns = batch_norm(table, one, 0 * one, 0 * one, 1 * one, training=True)[0]
-    for by_column, by_row in zip(columns, layer_norm(table, one, 0 * one)[0]):
-        numbers = ("".join(f"{v:7.2f}" for v in values) for values in (by_column, by_row))
-        print("  batch norm{}     layer norm{}".format(*numbers))
+    print(f"{batch_norm(table, one, 0 * one, 0 * one, 1 * one, training=True)[0].round(2) + 0} batch")
+    print(f"{layer_norm(table, one, 0 * one)[0].round(2) + 0} layer")
     rng = np.random.default_rng(0)
     inputs = rng.normal(5, 3, size=(16, 4)), rng.normal(size=4), rng.normal(size=4)
     mask = torch_function(dropout, torch.ones(16, 4), p=0.3, training=True).numpy() > 0
     comparisons = rows("normalisation", "layer norm", beside_torch(layer_norm, *inputs))
-    for training, mode in ((True, ", training"), (False, ", prediction")):
-        running = {"mean": np.zeros(4), "variance": np.ones(4), "training": training}
-        pairs = beside_torch(batch_norm, *inputs, **running)
-        comparisons += rows("normalisation", "batch norm" + mode, pairs)
+    for training, mode in ((True, " training"), (False, " prediction")):
+        averages = {"mean": np.zeros(4), "variance": np.ones(4), "training": training}
+        pairs = beside_torch(batch_norm, *inputs, **averages)
+        comparisons += rows("normalisation", "batch norm," + mode, pairs)
         pairs = beside_torch(dropout, inputs[0], p=0.3, mask=mask, training=training)
-        comparisons += rows("dropout", "dropout" + mode, pairs)
+        comparisons += rows("normalisation", "dropout," + mode, pairs)
     return report(comparisons)
 
 # Try: predict the mean of dropout(p=0.5) of a million ones, in training and at prediction.
@@ -862,20 +802,15 @@ def demo_normalisation(plot=False):
 """
 ## Convolution and pooling: must each place in an image learn anew?
 
-A convolution looks for one small pattern, its kernel K, everywhere. At place (i, j), for output
-channel o, with stride s (how far each step moves), on an image padded with zeros:
+A convolution looks for one small pattern, its kernel K, everywhere in an image padded with zeros:
+at place (i, j), stride s apart, for output channel o. Max pooling keeps the largest of each window:
 
     z[i, j, o] = b[o] + Σᵤ Σᵥ Σ_c x[s i + u, s j + v, c] K[u, v, c, o]                       (25)
-
-That is a linear layer on patches: cut out each patch as a row, and z = patches · K + b. So (12)
-gives the gradients; what is left is to add that of each patch back to the place it was cut from.
-One weight serves all places, so a few dozen do the work of thousands. A side of z has
-(size + 2 padding - k) // s + 1 places.
-Max pooling keeps the largest value of each k x k window. Its gradient goes to the winner alone; of
-equal values the first, row by row, wins:
-
     z[i, j, c] = max over u, v of x[s i + u, s j + v, c]                                     (26)
 
+(25) is a linear layer on patches: cut out each patch as a row, and z = patches · K + b. So (12)
+gives the gradients; what is left is to add that of each patch back to the place it was cut from.
+In (26) the gradient goes to the winner alone; of equal values the first, row by row, wins.
 It fails where the exact place matters: pooling forgets it. Strictly speaking (25) is a
 cross-correlation: a mathematician's convolution flips K, which is all the same to learning.
 """
@@ -930,17 +865,14 @@ def flatten(x):
     """(n, height, width, channels) -> (n, height * width * channels), one row per example."""
     return x.reshape(len(x), -1), lambda g: g.reshape(x.shape)
 
-# %%
 def torch_conv2d(F, x, K, b, stride=1, padding=0):
     """The library version: images (n, channels, height, width), K (out, in, height, width)."""
     K = K.permute(3, 2, 0, 1).contiguous()
     return F.conv2d(x.movedim(-1, 1), K, b, stride, padding).movedim(1, -1)
 
-def torch_max_pool2d(F, x, size, stride=None):
-    """The library version, for channels last."""
-    return F.max_pool2d(x.movedim(-1, 1), size, stride).movedim(1, -1)
-
-MIRRORS |= {conv2d: torch_conv2d, max_pool2d: torch_max_pool2d, flatten: lambda F, x: x.flatten(1)}
+MIRRORS |= {conv2d: torch_conv2d, flatten: lambda F, x: x.flatten(1)}
+MIRRORS[max_pool2d] = lambda F, x, size, stride=None: (
+    F.max_pool2d(x.movedim(-1, 1), size, stride).movedim(1, -1))
 
 def demo_convolution(plot=False):
     """A kernel that finds vertical edges in a small picture; then strides, padding, ties."""
@@ -954,10 +886,10 @@ def demo_convolution(plot=False):
     for stride, padding in itertools.product((1, 2), (0, 1)):
         pairs = beside_torch(conv2d, x, K, b, stride=stride, padding=padding)
         comparisons += rows("convolution", f"conv2d, stride {stride}, padding {padding}", pairs)
-    for image, size, stride in [(x, 3, 1), (x, 3, 3), (np.ones((2, 4, 4, 3)), 2, 2)]:
-        pairs = beside_torch(max_pool2d, image, size=size, stride=stride)
-        ties = ", all ties" if image is not x else ""
-        comparisons += rows("pooling", f"max_pool2d {size}, stride {stride}{ties}", pairs)
+    for image, title in ((x, "max_pool2d"), (np.ones((2, 7, 6, 3)), "max_pool2d, all ties")):
+        for stride in (1, 3):
+            pairs = beside_torch(max_pool2d, image, size=3, stride=stride)
+            comparisons += rows("convolution", f"{title}, stride {stride}", pairs)
     return report(comparisons)
 
 # Try: turn the picture by 90 degrees. What does the kernel see now, and which kernel sees it all?
@@ -966,21 +898,19 @@ def demo_convolution(plot=False):
 """
 ## Training on digits: does all this read handwriting?
 
-scikit-learn brings 1797 digits of 8 x 8 pixels. Training goes in epochs: shuffle the rows, cut them
-into mini-batches, one step (13) for each. The gradient of a batch is the full one plus noise, at a
-fraction of the price (more in optimization.py).
-When to stop? The training loss falls on and on, while the network begins to learn its rows by
-heart. So there are three parts: training rows to learn from, validation rows to say when to stop,
-and test rows that nobody looks at until the end. Early stopping:
+Training goes in epochs: shuffle the rows, cut them into mini-batches, one step (13) for each. The
+gradient of a batch is the full one plus noise, at a fraction of the price (see optimization.py).
+The training loss falls on and on, while the network begins to learn its rows by heart. So there are
+three parts: training rows to learn from, validation rows to say when to stop, and test rows that
+nobody looks at until the end. Early stopping:
 
     after an epoch with the lowest validation loss so far, keep a copy of the parameters;
     after `patience` epochs without one, stop, and go back to the copy.                      (27)
 
 Choosing the epoch by the test rows is a common error: it makes the score too good. It fails with
-few validation rows, whose loss is noise itself: then patience must be long.
-A CNN, a convolutional network, alternates convolution, bend and pooling, then flattens. It is told
-what the MLP must find out: that near pixels belong together, and that a stroke one pixel further on
-is the same stroke.
+few validation rows, whose loss is noise itself. A CNN, a convolutional network, alternates
+convolution, bend and pooling. It is told what the MLP must find out: that near pixels belong
+together, and that a stroke one pixel further on is the same stroke.
 """
 
 # %%
@@ -997,8 +927,8 @@ def fit_network(rng, layers, X, y, loss=cross_entropy, lr=0.3, l2=0.0, epochs=30
         raise ValueError(f"y must have {len(X)} rows, as X has, not shape {y.shape}")
     for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
         check_number(name, value, least=1, integer=True)
-    averages = [a for layer in parts(layers) for a in layer.options.values()]
-    trained = parameters(layers) + [a for a in averages if isinstance(a, np.ndarray)]
+    trained = [a for layer in parts(layers) for a in (*layer.params, *layer.options.values())
+               if isinstance(a, np.ndarray)]  # parameters and running averages
     history, best, kept = [], 0, []
     for epoch in range(epochs):
         J = [train_step(layers, X[batch], y[batch], loss, lr, l2)
@@ -1035,7 +965,6 @@ def load_digits_split(fold=0):
     train = np.random.default_rng(fold).permutation(train)
     return [(X[part] / 16, y[part]) for part in (train[144:], train[:144], test)]
 
-# %%
 def sklearn_mlp(X, y, hidden=(128, 64), lr=0.3, epochs=30, batch_size=32, patience=10, seed=0):
     """The library version with the loop inside, the fitted estimator. It draws its own start and
     validation rows, and stops by accuracy: only the share of digits read is comparable."""
@@ -1054,36 +983,38 @@ def demo_digits(plot=False):
     print(f"  MLPClassifier {right:.4f} of the test digits in {clock() - began:.1f} s")
     comparisons, rng, curves = [], np.random.default_rng(0), {}
     mlp, cnn = make_mlp(rng, (64, 128, 64, 10)), make_cnn(rng)
-    for name, layers, shape, lr, size in [("MLP", mlp, 64, 0.3, 32), ("CNN", cnn, (8, 8, 1), 0.2, 16)]:
-        train, val, test = (v.reshape(len(v), *np.atleast_1d(shape)) for v in (X, X_val, X_test))
+    for name, layers, shape, options in [
+        ("MLP", mlp, (64,), {"lr": 0.3, "batch_size": 32, "epochs": 25}),
+        ("CNN", cnn, (8, 8, 1), {"lr": 0.2, "batch_size": 16, "epochs": 8}),
+    ]:
+        train, val, test = (v.reshape(-1, *shape) for v in (X, X_val, X_test))
         start, rng, began = copy.deepcopy(layers), np.random.default_rng(0), clock()
-        options = {"lr": lr, "batch_size": size, "epochs": 25 if layers is mlp else 8}
         history = fit_network(rng, layers, train, y, validation=(val, y_val), **options)
-        ours, seconds = accuracy(y_test, predict_network(layers, test)), clock() - began
-        best, rng, began = history[:, 1].argmin() + 1, np.random.default_rng(0), clock()
+        seconds, best, rng = clock() - began, history[:, 1].argmin() + 1, np.random.default_rng(0)
+        began, size = clock(), options["batch_size"]
         order = [batch for _ in range(best) for batch in batches_of(rng, len(X), size)]
-        losses, p = torch_train(start, ((train[i], y[i]) for i in order), cross_entropy, lr)
+        batches = ((train[i], y[i]) for i in order)
+        losses, p = torch_train(start, batches, cross_entropy, options["lr"])
         scores = torch_forward(start, torch.tensor(test), iter(p)).detach().numpy()
-        theirs = accuracy(y_test, scores.argmax(axis=1))
-        print(f"  {name} {ours:.4f} in {seconds:.1f} s, best after epoch {best}; "
-              f"torch {theirs:.4f} in {clock() - began:.1f} s")
-        pairs = [(": J", history[:best, 0], np.reshape(losses, (best, -1)).mean(axis=1))]
-        pairs += [(": scores", forward(layers, test), scores), (": accuracy", ours, theirs)]
+        ours = accuracy(y_test, predict_network(layers, test))
+        print(f"  {name} {ours:.4f} in {seconds:.1f} s, best after epoch {best}; torch the same "
+              f"in {clock() - began:.1f} s")
+        J = history[:best, 0], np.reshape(losses, (best, -1)).mean(axis=1)
+        pairs = [(": J", *J), (": scores", forward(layers, test), scores)]
+        pairs += [(": accuracy", ours, accuracy(y_test, scores.argmax(axis=1)))]
         comparisons += rows("training", name, pairs)
+        comparisons += rows("accuracy", f"{name} and MLPClassifier", [("", ours, right)])
         curves |= {f"{name}, training": history[:, 0], f"{name}, validation": history[:, 1]}
-        pairs = [(": accuracy", ours, right)] if layers is mlp else []
-        comparisons += rows("accuracy", "MLP and MLPClassifier", pairs)
     if plot:
-        save_plot("neural_networks_digits.png", lambda left, right: (
-            draw_curves(left, curves, "epoch", "loss"), draw_weights(right, mlp)), 2, (11, 4.5))
-    return report(comparisons)
+        W = np.pad(mlp[0].params[0].T[:32].reshape(4, 8, 8, 8), [(0, 0), (0, 0), (0, 1), (0, 1)])
 
-def draw_weights(ax, layers):
-    """What the first 32 units of an MLP on 8 x 8 pixels look for."""
-    W = layers[0].params[0][:, :32].T.reshape(4, 8, 8, 8)
-    tiles = np.pad(W, [(0, 0), (0, 0), (0, 1), (0, 1)], constant_values=np.nan)
-    ax.imshow(tiles.transpose(0, 2, 1, 3).reshape(36, 72), cmap="coolwarm")
-    ax.set(xticks=[], yticks=[], title="weights of 32 first units: red adds, blue subtracts")
+        def _draw(left, right):
+            draw_curves(left, curves, "epoch", "loss")
+            right.imshow(W.transpose(0, 2, 1, 3).reshape(36, 72), cmap="coolwarm")
+            right.set(xticks=[], yticks=[], title="weights of 32 first units: red adds")
+
+        save_plot("neural_networks_digits.png", _draw, panels=2, size=(11, 4.5))
+    return report(comparisons)
 
 # Try: train on 200 digits instead of 1293. Which loses more, the MLP or the CNN?
 
