@@ -412,7 +412,7 @@ float32, and if f draws new random numbers at each call. It costs two calls of f
 def numerical_gradient(f, x, h=1e-5):
     """Equation (14) for every entry of x; f takes an array like x and returns a number."""
     check_number("h", h, above=0)
-    x = np.array(check_batch("x", x), dtype=float)
+    x = check_batch("x", x).astype(float)
     slope = np.empty_like(x)
     for i in np.ndindex(x.shape):
         nudge = np.zeros_like(x)

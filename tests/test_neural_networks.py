@@ -268,6 +268,19 @@ def test_backward_returns_dx_of_a_block_by_hand():
     agree("dJ/dx", nn.backward(block, np.array([[1.0]])), [[3]], *HAND)
 
 
+def test_backward_computes_dx_of_the_first_layer_only_when_asked():
+    layers = nn.make_mlp(np.random.default_rng(0), (2, 3, 1))
+    nn.forward(layers, [[1.0, 2.0]])
+    assert nn.backward(layers, np.ones((1, 1)), to_input=False) is None
+    assert nn.backward(layers, np.ones((1, 1))).shape == (1, 2)
+
+
+def test_parameters_come_in_the_order_of_the_chain():
+    a, b, c = (Layer(nn.linear, [[float(i)]], [0.0]) for i in range(3))
+    assert [layer is want for layer, want in zip(nn.parts([a, [b], c]), (a, b, c))] == [True] * 3
+    assert [p.item() for p in nn.parameters([a, [b], c])[::2]] == [0, 1, 2]
+
+
 def test_make_mlp_has_the_sizes_and_ends_without_a_bend():
     layers = nn.make_mlp(np.random.default_rng(0), (200, 100, 3), nn.gelu)
     assert [layer.f for layer in layers] == [nn.linear, nn.gelu, nn.linear]
@@ -310,8 +323,8 @@ def test_check_gradients_and_gradcheck_refuse_a_wrong_pull(factor):
     inputs = rng.normal(size=(3, 2)), rng.normal(size=(2, 2)), rng.normal(size=2)
     errors = nn.check_gradients(np.random.default_rng(0), wrong, *inputs)
     assert errors[0] < 1e-7 and errors[1] > 1e-3 and errors[2] < 1e-7
-    assert not nn.torch_gradcheck(wrong, *inputs)
-    assert nn.torch_gradcheck(nn.linear, *inputs)
+    assert nn.torch_gradcheck(wrong, *inputs) is False
+    assert nn.torch_gradcheck(nn.linear, *inputs) is True
 
 
 def half_softmax(z):
