@@ -77,7 +77,7 @@ def neuron(x, w, b, y):
     """Equations (1) to (3) for one example: J, and its gradients for x, w and b."""
     x = check_batch("x", x, None)
     w = check_batch("w", w, len(x))
-    a = 1 / (1 + math.exp(-(w @ x + check_number("b", b))))  # (1)
+    a = (1 + math.tanh((w @ x + check_number("b", b)) / 2)) / 2  # (1), which cannot overflow so
     error = a - check_number("y", y)
     dz = error * a * (1 - a)  # (2)
     return error**2 / 2, dz * w, dz * x, dz  # (3)
@@ -165,11 +165,13 @@ def softmax(z):
 
 def squared_error(z, y):
     """Equation (9); y has the shape of z."""
+    z = check_batch("z", z)
     error = z - check_batch("y", y, *z.shape)
     return np.mean(error * error), lambda g: g * (2 / error.size) * error
 
 def binary_cross_entropy(z, y):
     """Equation (10); y has the shape of z, its entries from 0 to 1."""
+    z = check_batch("z", z)
     y = check_batch("y", y, *z.shape)
     if y.min() < 0 or y.max() > 1:
         raise ValueError(f"y must hold numbers from 0 to 1, not {y.min():g} to {y.max():g}")
@@ -177,8 +179,8 @@ def binary_cross_entropy(z, y):
 
 def cross_entropy(z, y):
     """Equation (11); z (n, k), y (n,) labels 0 ... k-1, not all of them needed."""
-    n, k = check_batch("z", z, None, None).shape
-    y = check_batch("y", y, n)
+    z = check_batch("z", z, None, None)
+    (n, k), y = z.shape, check_batch("y", y, len(z))
     wrong = (y < 0) | (y >= k) | (y % 1 != 0)
     if wrong.any():
         raise ValueError(f"y must hold whole numbers from 0 to {k - 1}, not {y[wrong][0]:g}")
@@ -254,9 +256,8 @@ the data. It fails if the weights of a layer start equal: its units then stay co
 # %%
 def linear(x, W, b):
     """Equation (12): x (n, d_in), W (d_in, d_out), b (d_out,)."""
-    x = check_batch("x", x, None, len(W))
-    if b.shape != W.shape[1:]:
-        raise ValueError(f"b must have shape {W.shape[1:]}, to fit W, not {b.shape}")
+    W = check_batch("W", W, None, None)
+    x, b = check_batch("x", x, None, len(W)), check_batch("b", b, W.shape[1])
     z = x @ W  # (n, d_in) @ (d_in, d_out) -> (n, d_out)
     z += b
     return z, lambda g: g @ W.T, lambda g: x.T @ g, lambda g: g.sum(axis=0)
@@ -266,6 +267,8 @@ class Layer:
     copies. options are what else f needs; training, if among them, is set by forward."""
 
     def __init__(self, f, *params, **options):
+        if not callable(f):
+            raise TypeError(f"f must be a function, such as relu, not {f!r}")
         self.f, self.options, self.grads, self.pulls = f, options, [], None
         self.params = [np.array(check_batch(f"a parameter of {f.__name__}", p)) for p in params]
 
@@ -523,7 +526,7 @@ class Tensor:
     @staticmethod
     def of(f, *inputs, **options):
         """Any function of this chapter as one operation of the engine."""
-        arrays = (x.data if isinstance(x, Tensor) else np.asarray(x) for x in inputs)
+        arrays = (x.data if isinstance(x, Tensor) else check_batch("a term", x) for x in inputs)
         out, *pulls = f(*arrays, **options)
         return Tensor(out, [(x, pull) for x, pull in zip(inputs, pulls) if isinstance(x, Tensor)])
 
@@ -736,15 +739,25 @@ def standardise(x, gain, shift, eps, axes, mean=None, variance=None):
     pulls = (lambda g: centre(g * gain)), (lambda g: np.sum(g * xhat, rows)), lambda g: g.sum(rows)
     return (xhat * gain + shift, *pulls), mean, variance
 
+def check_norm(x, gain, shift, eps):
+    """x (n, ..., d), gain (d,) and shift (d,), checked."""
+    check_number("eps", eps, above=0)
+    gain = check_batch("gain", gain, None)
+    x = check_batch("x", x, *[None] * max(getattr(x, "ndim", 2) - 1, 1), len(gain))
+    return x, gain, check_batch("shift", shift, len(gain))
+
 def layer_norm(x, gain, shift, eps=1e-5):
     """Equations (21) and (22) over the last axis; gain and shift (d,)."""
-    x = check_batch("x", x, *[None] * (np.ndim(x) - 1), len(gain))
+    x, gain, shift = check_norm(x, gain, shift, eps)
     return standardise(x, gain, shift, eps, -1)[0]
 
 def batch_norm(x, gain, shift, mean, variance, training=False, momentum=0.1, eps=1e-5):
     """Equations (21) to (23) over all axes but the last: x (n, d), or images (n, h, w, d). mean and
     variance (d,) are the running averages, which training updates in place."""
-    x = check_batch("x", x, *[None] * (np.ndim(x) - 1), len(gain))
+    x, gain, shift = check_norm(x, gain, shift, eps)
+    check_number("momentum", momentum, least=0, most=1)
+    for name, average in (("mean", mean), ("variance", variance)):
+        check_batch(name, average, len(gain))
     rows, m = tuple(range(x.ndim - 1)), x.size // len(gain)
     if not training:
         return standardise(x, gain, shift, eps, rows, mean, variance)[0]
@@ -760,6 +773,8 @@ def dropout(x, p, rng=None, mask=None, training=False):
     x, _ = check_batch("x", x), check_number("p", p, least=0, below=1)
     if not training:
         return x, lambda g: g
+    if rng is None and mask is None:
+        raise ValueError("dropout needs rng or mask in training")
     mask = rng.random(x.shape) >= p if mask is None else check_batch("mask", mask, *x.shape)
     factor = (mask / (1 - p)).astype(x.dtype)
     return x * factor, lambda g: g * factor
@@ -960,6 +975,7 @@ def make_cnn(rng, channels=(16, 32), side=8, classes=10):
 def load_digits_split(fold=0):
     """Pixels from 0 to 1, and labels: 1293 rows to train, 144 to validate, 360 to test."""
     from sklearn.datasets import load_digits
+    check_number("fold", fold, least=0, most=4, integer=True)
     X, y = load_digits(return_X_y=True)
     train, test = k_fold(len(X), 5, np.random.default_rng(0))[fold]
     train = np.random.default_rng(fold).permutation(train)

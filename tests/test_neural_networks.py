@@ -81,6 +81,13 @@ def test_neuron_with_a_bias_matches_torch():
         agree(name, a, t, *nn.ALLOWED["activations and losses"])
 
 
+def test_neuron_saturates_without_overflow():
+    for sign, a in ((1, 1), (-1, 0)):
+        J, dx, dw, db = nn.neuron([1e3 * sign], [1e3], 0, 0.5)
+        agree("J", J, (a - 0.5) ** 2 / 2, *HAND)
+        agree("slopes", [dx[0], dw[0], db], [0, 0, 0], *HAND)
+
+
 def test_neuron_refuses_weights_of_another_length():
     with pytest.raises(ValueError, match=r"w must have shape \(2,\), not \(3,\)"):
         nn.neuron([1, 2], [1, 2, 3], 0, 1)
@@ -161,6 +168,13 @@ def test_cross_entropy_refuses_labels(y, message):
         nn.cross_entropy(np.zeros((2, 3)), np.array(y))
 
 
+def test_squared_error_binary_cross_entropy_cross_entropy_take_lists_and_refuse_nan():
+    for loss, y in [(nn.squared_error, [[0, 1]]), (nn.binary_cross_entropy, [[0, 1]]), (nn.cross_entropy, [1])]:
+        assert np.isfinite(loss([[1, 2]], y)[0])
+        with pytest.raises(ValueError, match="z must hold finite"):
+            loss(np.array([[np.nan, 1.0]]), y)
+
+
 def test_squared_error_and_binary_cross_entropy_refuse_another_shape():
     """(n,) against (n, 1) would broadcast to (n, n)."""
     for loss in (nn.squared_error, nn.binary_cross_entropy):
@@ -190,7 +204,7 @@ def test_linear_matches_torch_and_refuses_shapes_that_do_not_fit():
     check_pulls(nn.linear, x, W, b)
     with pytest.raises(ValueError, match=r"x must have shape \(None, 3\), not \(5, 4\)"):
         nn.linear(np.zeros((5, 4)), W, b)
-    with pytest.raises(ValueError, match=r"b must have shape \(4,\), to fit W, not \(3,\)"):
+    with pytest.raises(ValueError, match=r"b must have shape \(4,\), not \(3,\)"):
         nn.linear(x, W, b[:3])
 
 
@@ -209,6 +223,10 @@ def test_layer_refuses_backward_before_forward_and_a_gradient_of_another_shape()
     layer.forward([[1.0, 2.0]])
     with pytest.raises(ValueError, match=r"grad must have shape \(1, 3\), not \(1, 2\)"):
         layer.backward(np.ones((1, 2)))
+    with pytest.raises(TypeError, match="f must be a function, such as relu, not 'relu'"):
+        Layer("relu")
+    with pytest.raises(ValueError, match="W must hold finite"):
+        nn.linear([[1.0]], [[np.inf]], [0.0])
     with pytest.raises(ValueError, match="a parameter of linear must hold finite"):
         Layer(nn.linear, [[np.nan]], [0.0])
     assert layer.backward(np.ones((1, 3)), to_input=False) is None
@@ -422,6 +440,12 @@ def test_tensor_copies_its_data_and_takes_arrays_on_either_side():
     b = Tensor(data)
     (data + b + data * b + (data - b) + data / b + 1 - b + 2 / b + (np.eye(2) @ b)).sum().backward()
     agree("constants left", b.grad, [1 + 1 - 1 - 1 - 1 - 2 + 1, 1 + 2 - 1 - 2 / 4 - 1 - 2 / 4 + 1], *HAND)
+
+
+@pytest.mark.parametrize("bad", [np.nan, None, "a", [1.0, np.inf]])
+def test_tensor_refuses_bad_constants(bad):
+    with pytest.raises((ValueError, TypeError), match="a term must hold"):
+        Tensor([1.0, 2.0]) + bad
 
 
 def test_log_power_and_bad_values():
@@ -659,6 +683,21 @@ def test_layer_norm_by_hand_and_refuses_another_width():
         nn.layer_norm(np.zeros((4, 2)), np.ones(3), np.zeros(3))
 
 
+@pytest.mark.parametrize("change, message", [
+    ({"gain": np.ones((3, 1))}, "gain must have"), ({"shift": np.ones(2)}, r"shift must have shape \(3,\)"),
+    ({"eps": -1}, "eps must be above 0"), ({"x": np.ones(3)}, "x must have"), ({"x": [[1, np.nan, 3]]}, "finite"),
+    ({"mean": np.ones(2)}, r"mean must have shape \(3,\)"), ({"variance": ["a"] * 3}, "variance must hold"),
+    ({"momentum": 2}, "momentum must be at least 0 and at most 1"), ({"momentum": -1}, "momentum must be"),
+])  # fmt: skip
+def test_batch_norm_and_layer_norm_refuse_bad_input(change, message):
+    good = {"x": np.eye(3), "gain": np.ones(3), "shift": np.zeros(3)}
+    with pytest.raises((ValueError, TypeError), match=message):
+        nn.batch_norm(**(good | averages(3) | change))
+    if not change.keys() & {"mean", "variance", "momentum"}:
+        with pytest.raises((ValueError, TypeError), match=message):
+            nn.layer_norm(**(good | change))
+
+
 def test_a_network_with_batch_norm_trains_and_predicts_row_by_row():
     """Prediction uses running averages: one row at a time gives the same as all at once."""
     rng = np.random.default_rng(0)
@@ -697,6 +736,8 @@ def test_dropout_keeps_the_mean_drops_a_share_p_and_is_off_at_prediction():
     for p in (1, -0.1, math.nan, "a"):
         with pytest.raises((ValueError, TypeError), match="p must be"):
             nn.dropout(x, p)
+    with pytest.raises(ValueError, match="dropout needs rng or mask in training"):
+        nn.dropout(x, 0.3, training=True)
     with pytest.raises(ValueError, match=r"mask must have shape \(3, 3\)"):
         nn.dropout(x, 0.5, mask=np.ones((3, 1)), training=True)
 
@@ -728,7 +769,7 @@ def test_conv2d_matches_torch(stride, padding, kernel):
     ({"x": np.zeros((4, 4, 2))}, r"not \(4, 4, 2\)"),
     ({"x": np.zeros((1, 2, 4, 2))}, "has no 3 x 3 window"), ({"x": np.zeros((1, 4, 2, 2))}, "3 x 3 window"),
     ({"x": np.full((1, 4, 4, 2), np.nan)}, "finite"), ({"x": np.zeros((0, 4, 4, 2))}, r"\(0, 4, 4, 2\)"),
-    ({"K": np.zeros((3, 3, 2))}, "K must have"), ({"b": np.zeros(3)}, r"b must have shape \(4,\), to fit W, not \(3,\)"),
+    ({"K": np.zeros((3, 3, 2))}, "K must have"), ({"b": np.zeros(3)}, r"b must have shape \(4,\), not \(3,\)"),
     ({"stride": 0}, "stride must be at least 1"), ({"stride": 1.5}, "stride must be a whole number"),
     ({"padding": -1}, "padding must be at least 0"), ({"padding": "a"}, "padding must be a whole number"),
 ])  # fmt: skip
