@@ -494,6 +494,8 @@ backwards, is right; and without recursion no depth is too deep. A second backwa
 # %%
 def unbroadcast(grad, shape):
     """Sum grad over the axes along which numpy repeated an array of this shape."""
+    if grad.shape == shape:
+        return grad
     grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
     wide = tuple(i for i, size in enumerate(shape) if size < grad.shape[i])
     return grad.sum(axis=wide, keepdims=True) if wide else grad
@@ -501,9 +503,9 @@ def unbroadcast(grad, shape):
 def matmul(a, b):
     """Equation (17), for stacks of matrices too; a vector is a row left and a column right."""
     A, B = a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b
-    full = lambda g: g.reshape((A @ B).shape)
-    to_b = lambda g: A.swapaxes(-1, -2) @ full(g)
-    return (a @ b, lambda g: full(g) @ B.swapaxes(-1, -2),
+    C, vectors = A @ B, (-2,) * (a.ndim == 1) + (-1,) * (b.ndim == 1)
+    to_b = lambda g: A.swapaxes(-1, -2) @ g.reshape(C.shape)
+    return (C.squeeze(vectors), lambda g: g.reshape(C.shape) @ B.swapaxes(-1, -2),
             lambda g: to_b(g)[..., 0] if b.ndim == 1 else to_b(g))
 
 def log(a):
@@ -558,16 +560,21 @@ class Tensor:
 
     def sum(self, axis=None, keepdims=False):
         """Sum over an axis, several, or all."""
-        wide, shape = self.data.sum(axis, keepdims=True).shape, self.data.shape
-        spread = lambda g: np.broadcast_to(g.reshape(wide), shape)
-        return Tensor(self.data.sum(axis, keepdims=keepdims), [(self, spread)])
+        total, shape = self.data.sum(axis, keepdims=True), self.data.shape
+        spread = lambda g: np.broadcast_to(g.reshape(total.shape), shape)
+        return Tensor(total if keepdims else total.squeeze(axis), [(self, spread)])
+
+    def mean(self, axis=None, keepdims=False):
+        """Sum divided by count."""
+        total = self.sum(axis, keepdims)
+        return total * (total.data.size / self.data.size)
 
     def max(self, axis=None, keepdims=False):
         """Largest entry. Ties share the gradient, as in torch's amax; its max takes the first."""
-        won = self.data == self.data.max(axis, keepdims=True)
-        count = won.sum(axis, keepdims=True)
-        share = lambda g: won / count * g.reshape(count.shape)
-        return Tensor(self.data.max(axis, keepdims=keepdims), [(self, share)])
+        top = self.data.max(axis, keepdims=True)
+        won = self.data == top
+        share = lambda g: won / won.sum(axis, keepdims=True) * g.reshape(top.shape)
+        return Tensor(top if keepdims else top.squeeze(axis), [(self, share)])
 
     def reshape(self, *shape):
         """The same entries in another shape."""
@@ -584,7 +591,6 @@ class Tensor:
     __mul__ = lambda a, b: Tensor.of(lambda a, b: (a * b, lambda g: g * b, lambda g: g * a), a, b)
     __matmul__ = lambda a, b: Tensor.of(matmul, a, b)
     __rmatmul__ = lambda a, b: Tensor.of(matmul, b, a)
-    mean = lambda a, *axis: a.sum(*axis) * (a.sum(*axis).data.size / a.data.size)
     __neg__, __sub__ = (lambda a: a * -1.0), lambda a, b: a + b * -1.0
     __truediv__ = lambda a, b: a * b**-1.0
     __radd__, __rmul__ = __add__, __mul__
