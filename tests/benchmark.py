@@ -510,6 +510,10 @@ ROWS = {}  # chapter: its rows, in reading order
 ROWS["linear_models"] = [
     least_squares, ridge, lasso_01, lasso_001, logistic, softmax, linear_svm, kernel_svm_1, kernel_svm_10,
 ]  # fmt: skip
+ROWS["neural_networks"] = [
+    mlp_float32, mlp_float64, mlp_small, autograd_small, conv_few_channels, conv_many_channels,
+    max_pooling, batch_normalisation, digits_epochs,
+]  # fmt: skip
 ROWS["optimization"] = [sgd_long, momentum_long, rmsprop_long, adam_long]
 ROWS["optimization"] += [sgd_small, momentum_small, adam_small, lbfgs_logistic]
 ROWS["sequence_models"] = [
