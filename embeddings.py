@@ -388,9 +388,10 @@ def words(text):
 
 def check_texts(texts):
     """A list of str. A lone str would be read letter by letter."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    found = [] if isinstance(texts, str) else list(texts)
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in found):
         raise TypeError("texts must be a list of str, as in ['one text', 'another']")
-    return list(texts)
+    return found
 
 def fit_tfidf(texts, smooth=True):
     """The vocabulary {word: column}, in alphabetical order, and equation (11): idf (words,)."""
@@ -529,23 +530,23 @@ def kmeans_plus_plus(X, k, rng):
     return X[chosen]
 
 def fit_kmeans(X, start, steps=300):
-    """Lloyd's algorithm from the centres `start` (k, d), until no label changes.
+    """Lloyd's algorithm from the centres `start` (k, d), until no centre moves.
 
     Returns centers (k, d), labels (n,), the inertia (14) and the number of steps."""
     X, centers = check_X(X), check_array("start", start, ndim=2)
     check_number("steps", steps, least=1, integer=True)
     if centers.shape[1] != X.shape[1] or len(centers) > len(X):
         raise ValueError(f"start must be (k, {X.shape[1]}), k <= {len(X)}, not {centers.shape}")
-    middle, labels = X.mean(axis=0), None
+    middle = X.mean(axis=0)
     X, centers = X - middle, centers - middle  # distances stay, rounding shrinks
     for step in range(1, steps + 1):
-        before, labels = labels, assign(X, centers)
-        centers = move_centers(X, labels, centers)
-        if np.array_equal(before, labels):
+        labels = assign(X, centers)
+        before, centers = centers, move_centers(X, labels, centers)
+        if np.array_equal(before, centers):
             break
     else:
         labels = assign(X, centers)
-        warnings.warn(f"fit_kmeans: labels still changed after {steps} steps", DidNotConverge)
+        warnings.warn(f"fit_kmeans: centres still moved after {steps} steps", DidNotConverge)
     return centers + middle, labels, float(((X - centers[labels]) ** 2).sum()), step
 
 # %% [markdown]
@@ -705,8 +706,8 @@ def demo_tsne(plot=False):
         near = nearest(Z, Z, 2, "euclidean")[1][:, 1]
         print(f"  the nearest neighbour has the same name, {name:11} {np.mean(y[near] == y):.0%}")
     P, start, same = joint_probabilities(X, 20.0), 1e-4 * flat / flat[:, 0].std(), []
-    ours = P, *(f(12 * P, start) for f in [tsne_loss, tsne_gradient]), tsne_steps(12 * P, start, 20, 50, 0.5)
-    theirs = sklearn_tsne_parts(X, 20.0, 12 * P, start, 20, 50, 0.5)
+    ours = P, *(f(12 * P, start) for f in [tsne_loss, tsne_gradient]), tsne_steps(12 * P, start, 20, 20, 0.5)
+    theirs = sklearn_tsne_parts(X, 20.0, 12 * P, start, 20, 20, 0.5)
     for name, a, b in zip(["P", "KL", "gradient", "map after 20 steps"], ours, theirs):
         size = np.abs(b).max()  # P and the gradient are tiny: compare shares of the largest
         allowed = ALLOWED["t-SNE P" if name == "P" else "t-SNE"]
@@ -895,7 +896,7 @@ of two models cannot be compared. **What people get wrong.** Padding that counts
 # %%
 def mean_vectors(texts, vocabulary, V):
     """Equation (26): Z (n, d). An unknown word counts as zeros, and an empty text is zeros."""
-    Z = np.zeros((len(check_texts(texts)), V.shape[1]))
+    Z = np.zeros((len(texts := check_texts(texts)), V.shape[1]))
     for z, found in zip(Z, map(words, texts)):
         z += V[[vocabulary[word] for word in found if word in vocabulary]].sum(axis=0)
         z /= max(len(found), 1)
@@ -961,8 +962,8 @@ def load_encoder(folder):
     kinds = " ".join(module["type"].rpartition(".")[2] for module in modules)
     home, pool = (Path(folder) / module["path"] for module in [*modules, *modules][:2])
     config, pooling = read(home / "config.json"), read(pool / "config.json")
-    older = " ".join(key[13:-7] for key in pooling if key.startswith("pooling_mode_") and pooling[key])
-    mode = str(pooling.get("pooling_mode", older)).removesuffix("_")  # older: pooling_mode_cls_token
+    older = [key.split("_")[2] for key in pooling if key.startswith("pooling_mode_") and pooling[key]]
+    mode = str(pooling.get("pooling_mode", " ".join(older)))  # older: "pooling_mode_cls_token": true
     for what, value, known in [
         ("modules", kinds, ("Transformer Pooling", "Transformer Pooling Normalize")),
         ("model_type", config.get("model_type"), ("bert",)),
