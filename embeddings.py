@@ -3,19 +3,16 @@
 # Embeddings: how can numbers hold a meaning?
 
 An *embedding* turns a thing into a list of numbers, placed so that what is alike lies close
-together. This chapter says what "close" is, compresses vectors, counts words, finds groups, draws
-maps, learns word vectors, runs a whole sentence encoder, and ends with the loss that trains one.
-Run `python embeddings.py`, or a part: `python embeddings.py pca tsne`. Check it with `pytest`.
+together. Run `python embeddings.py`, or `python embeddings.py pca tsne`; check it with `pytest`.
 Nothing but numpy is needed until a part called "The library version".
 
     n, d, k   number of items, of coordinates, of what is asked for: neighbours, clusters ...
-    X, A, B   items, one per row                                             (n, d)
-    ‖a‖       length of a vector, √(Σⱼ aⱼ²)
-    U, s, Vᵀ  singular vectors and values; V transposed is `Vt`              (n, k), (k,), (k, d)
-    m, Z      mean of the rows; coordinates in a smaller space               (d,), (n, k)
-    P, Q, Y   closeness in the data and on the map; the map                  (n, n) and (n, 2)
-    v, u      vectors of a word: as centre `V`, as context `U`               (words, d)
-    σ(x), τ   sigmoid, 1 / (1 + exp(-x)); tau, the `scale` inside a softmax
+    X, A, B   items, one per row (n, d); ‖a‖ = √(Σⱼ aⱼ²) is the length of a row
+    U, s, Vᵀ  singular vectors and values; V transposed is `Vt`     (n, k), (k,), (k, d)
+    m, Z      mean of the rows; coordinates in a smaller space      (d,), (n, k)
+    P, Q, Y   closeness in the data and on the map; the map         (n, n) and (n, 2)
+    v, u      vectors of a word: as centre `V`, as context `U`      (words, d)
+    σ(x), τ   sigmoid 1 / (1 + exp(-x)); tau, the `scale` inside a softmax
     β, γ, ζ, ε   beta, the precision of a bell curve; gamma and zeta, see (6); epsilon, tiny
 """
 
@@ -34,8 +31,7 @@ import numpy as np
 from utils import DidNotConverge, check_array, check_number, check_X, compare, report
 from utils import run_chapter, save_plot, stop
 
-# How close scratch and library must be, relative to max(1, largest number), and why.
-ALLOWED = {
+ALLOWED = {  # how close scratch and library must be, relative to max(1, largest number), and why
     "similarity": (1e-12, "the same products, rounded in another order"),
     "numbers": (0, "row numbers, labels and step counts have no rounding"),
     "svd": (1e-10, "two exact algorithms, or the same random subspace"),
@@ -49,6 +45,10 @@ ALLOWED = {
     "contrastive": (1e-6, "the same formula"),
 }
 
+def beside(row, **results):
+    """Comparisons from name=(scratch, library), all at the tolerance of this row."""
+    return [compare(what.replace("_", " "), a, b, *ALLOWED[row]) for what, (a, b) in results.items()]
+
 # %% [markdown]
 """
 ## Similarity: which of these vectors is most like this one?
@@ -57,8 +57,8 @@ ALLOWED = {
     cosine        cos(a, b) = a·b / (‖a‖ ‖b‖)                                        (2)
     Euclidean     ‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b                                     (3)
 
-The dot product rewards length. Cosine sees direction alone, so a short text can be like a long
-one. Euclidean distance asks how far it is to walk. On vectors of length 1 all three rank alike,
+The dot product rewards length; cosine sees direction alone, so a short text can be like a long
+one; Euclidean distance asks how far it is to walk. On vectors of length 1 all three rank alike,
 as (3) becomes 2 - 2 a·b: search engines normalise once, and one matrix product is the search.
 
 **When it fails.** Far from the origin the right side of (3) subtracts large numbers and loses its
@@ -120,56 +120,47 @@ def sklearn_nearest(X, k, metric="cosine"):
     return NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(X)
 
 def load_digits_data(rows=None):
-    """scikit-learn's 1797 handwritten digits: X (n, 64), grey values 0 to 16, and y (n,).
-
-    A little noise is added to X: whole numbers have ties, which no two programs break alike."""
+    """Handwritten digits: X (n, 64), grey values 0 to 16, and y. Noise breaks ties between X."""
     from sklearn.datasets import load_digits
     X, y = load_digits(return_X_y=True)
     return (X + 1e-3 * np.random.default_rng(0).normal(size=X.shape))[:rows], y[:rows]
 
 def demo_similarity(plot=False):
     """Three metrics, three different winners; then neighbours among digits."""
-    from sklearn.metrics import pairwise
-    print("== Similarity: which vector is most like (2, 2)? ==\n")
-    X, q = np.array([[2.0, 1.0], [9.0, 3.0], [0.5, 0.5]]), np.array([[2.0, 2.0]])
-    print("             (2, 1)   (9, 3)   (0.5, 0.5)")
-    digits, same = load_digits_data()[0], []
-    libraries = pairwise.linear_kernel, pairwise.cosine_similarity, pairwise.euclidean_distances
-    for metric, library in zip(["dot", "cosine", "euclidean"], libraries):
-        row = "".join(f"{value:9.2f}" for value in similarity(q, X, metric)[0])
-        print(f"  {metric:9}{row}      most like it: number {nearest(X, q, 1, metric)[1][0, 0] + 1}")
-        ours, theirs = similarity(digits[:99], digits[99:], metric), library(digits[:99], digits[99:])
-        same.append(compare(metric, ours, theirs, *ALLOWED["similarity"]))
-    for metric in ["cosine", "euclidean"]:
-        rows = sklearn_nearest(digits, 3, metric).kneighbors(digits[:200], return_distance=False)
-        ours = nearest(digits, digits[:200], 3, metric)[1]
-        same.append(compare(f"3 neighbours, {metric}", ours, rows, *ALLOWED["numbers"]))
-    return report(same)
+    from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances, linear_kernel
+    print("== Similarity: which of (2, 1), (9, 3), (0.5, 0.5) is most like (2, 2)? ==\n")
+    (A, B), same = np.split(load_digits_data()[0], [200]), []
+    libraries = {"dot": linear_kernel, "cosine": cosine_similarity, "euclidean": euclidean_distances}
+    for metric, library in libraries.items():
+        values, rows = nearest([[2, 1], [9, 3], [0.5, 0.5]], [[2, 2]], 3, metric)
+        print(f"  by {metric:9} rows {rows[0]}, {np.array2string(values[0], precision=2)}")
+        same += beside("similarity", **{metric: (similarity(A, B, metric), library(A, B))})
+    theirs = sklearn_nearest(B, 3).kneighbors(A, return_distance=False)
+    return report(same + beside("numbers", neighbours=(nearest(B, A, 3)[1], theirs)))
 
 # %% [markdown]
 """
 ## SVD: which few directions carry most of a matrix?
 
 Every matrix is a rotation, a stretch along perpendicular axes, and a rotation again. Its first k
-terms are the closest matrix of rank k, and what they miss is known (Eckart and Young, 1936):
+terms are the closest matrix of rank k (Eckart and Young, 1936):
 
     A = U diag(s) Vᵀ,   UᵀU = VᵀV = I,   s₁ ≥ s₂ ≥ ... ≥ 0                           (4)
     min over all B of rank k of ‖A - B‖² = s²ₖ₊₁ + s²ₖ₊₂ + ...  (squares of all entries)   (5)
 
-**One-sided Jacobi.** If the columns of W = AV are perpendicular, their lengths are s and their
-directions U. So take two columns p, q and turn them until γ = p·q is zero:
+*One-sided Jacobi.* If the columns of W = AV are perpendicular, their lengths are s and their
+directions U. So turn two columns p, q at a time until γ = p·q is zero, and V with them:
 
     ζ = (‖q‖² - ‖p‖²) / 2γ,   t = sign(ζ) / (|ζ| + √(1 + ζ²)),   c = 1 / √(1 + t²)
-    p, q ← c (p - tq), c (tp + q), and the same for V; all pairs, until every γ ≈ 0    (6)
+    p, q ← c (p - tq), c (tp + q);   all pairs, again and again until every γ ≈ 0      (6)
 
-AᵀA is never formed: squaring the numbers would lose half of the digits of a small s.
-
-**Randomised.** Look at a big A through a few random vectors Ω (omega). Each product with A Aᵀ
-lifts the large s further above the small ones (Halko, Martinsson and Tropp, 2011):
+*Randomised.* Look at a big A through a few random vectors Ω (omega). Each product with A Aᵀ lifts
+the large s further above the small ones (Halko, Martinsson and Tropp, 2011):
 
     Q = orthonormal basis of (A Aᵀ)ᵖ A Ω,   A ≈ Q (QᵀA),   and QᵀA is small           (7)
 
 **When it fails.** (7) is poor where the s hardly fall. Signs are free: u and v flip together.
+**What people get wrong.** They take the eigenvalues of AᵀA: squared numbers lose half the digits.
 """
 
 # %%
@@ -247,25 +238,19 @@ def sklearn_svd_randomized(A, k, rng, oversample=10, power=4):
 
 def demo_svd(plot=False):
     """A digit from ever fewer numbers; a small singular value that LAPACK gets wrong."""
-    print("\n== SVD: how many terms does a handwritten zero need? ==\n")
-    X, same = load_digits_data(300)[0], []
+    print("\n== SVD: what do 1, 2, 3 and 8 terms show of a handwritten zero? ==\n")
+    X = load_digits_data(300)[0]
     U, s, Vt = svd_jacobi(X[0].reshape(8, 8))
     for row in np.hstack([np.clip((U[:, :k] * s[:k]) @ Vt[:k], 0, 16) for k in [1, 2, 3, 8]]):
         print("  " + "".join(" .:-=+*#@"[round(grey / 2)] for grey in row).rstrip())
-    print("  1 term  2       3       8")
-    B, D = np.array([[1.0, 1, 1], [1, 2, 3], [1, 3, 6]]), np.array([1e-10, 1e-20, 1])
-    inverse = np.array([[3.0, -3, 1], [-3, 5, -2], [1, -2, 1]]) / D[:, None]  # of B diag(D)
-    s, exact, lapack = svd_jacobi(B * D)[1], 1 / np.linalg.norm(inverse, 2), np.linalg.svd(B * D)[1]
-    print(f"\n  smallest s of a badly scaled matrix: {exact:.6g}; Jacobi finds {s[2]:.6g},",
-          f"LAPACK is {'right too' if abs(lapack[2] - exact) < exact else 'off by over 100%'}")  # fmt: skip
-    for name, A in [("300 x 64", X), ("40 x 64", X[:40])]:
-        U, s, Vt = svd_jacobi(A)
-        same.append(compare(f"s, {name}", s, np.linalg.svd(A)[1], *ALLOWED["svd"]))
-        same.append(compare(f"U s Vt, {name}", (U * s) @ Vt, A, *ALLOWED["svd"]))
-    theirs = sklearn_svd_randomized(X, 5, np.random.RandomState(0))
-    for name, a, b in zip("us", svd_randomized(X, 5, np.random.RandomState(0)), theirs):
-        same.append(compare(f"randomised {name}", np.abs(a), np.abs(b), *ALLOWED["svd"]))
-    return report(same)
+    bad = np.array([[1e-10, 1e-20, 1], [1e-10, 2e-20, 3], [1e-10, 3e-20, 6]])  # det = 1e-30
+    for name, s in [("Jacobi", svd_jacobi(bad)[1]), ("LAPACK", np.linalg.svd(bad)[1])]:
+        print(f"  badly scaled: does the product of s give |det|? {name}: {abs(s.prod() * 1e30 - 1) < 1e-9}")
+    (U, s, Vt), wide = svd_jacobi(X), svd_jacobi(X[:40])[1]
+    theirs = sklearn_svd_randomized(X, 5, np.random.RandomState(0))[1]
+    return report(beside("svd", s=(s, np.linalg.svd(X)[1]), U_s_Vt=((U * s) @ Vt, X),
+                         s_wide=(wide, np.linalg.svd(X[:40])[1]), s_randomised=(
+                             svd_randomized(X, 5, np.random.RandomState(0))[1], theirs)))  # fmt: skip
 
 # %% [markdown]
 """
@@ -278,13 +263,13 @@ Take out the mean m. The direction v of largest variance is an eigenvector of th
     whitened: Z ← Z / √variance, so that all columns have variance 1                (10)
 
 The columns of Z are uncorrelated, and by (5) no other k directions rebuild X - m better. The SVD
-of X - m is the exact way. The eigenvectors of C are quicker when n is much larger than d, but C
-squares the data: a direction 10⁻⁸ as long as the first drowns in rounding.
+of X - m is exact; the eigenvectors of C are quicker when n is much larger than d, but C squares
+the data: a direction 10⁻⁸ as long as the first drowns in rounding.
 
-**When it fails.** Variance is not importance, and it depends on units: write metres as millimetres
-and another direction wins. With n ≤ d at most n - 1 directions carry variance; to whiten more
-would divide noise by zero, so we refuse. **What people get wrong.** New rows are centred with the
-mean of the fit, not with their own.
+**When it fails.** Variance is not importance, and depends on units: write metres as millimetres
+and another direction wins. At most n - 1 directions carry variance; to whiten more would divide
+noise by zero, so we refuse. **What people get wrong.** New rows are centred with the mean of the
+fit, not with their own.
 """
 
 # %%
@@ -299,15 +284,15 @@ def fit_pca(X, k, method="svd"):
     check_number("k", k, least=1, most=min(X.shape), integer=True)
     if (X == X[0]).all():
         raise ValueError(f"X must hold two different rows at least, not {len(X)} time(s) the same")
+    if method not in ("svd", "covariance"):
+        raise ValueError(f"method must be 'svd' or 'covariance', not {method!r}")
     mean = X.mean(axis=0)
     if method == "svd":
         _, s, Vt = np.linalg.svd(X - mean, full_matrices=False)
         variance = s**2 / (len(X) - 1)
-    elif method == "covariance":
+    else:
         variance, V = np.linalg.eigh((X - mean).T @ (X - mean) / (len(X) - 1))
         variance, Vt = np.maximum(variance[::-1], 0), V.T[::-1]  # eigh: smallest first
-    else:
-        raise ValueError(f"method must be 'svd' or 'covariance', not {method!r}")
     return mean, fix_signs(Vt[:k]), variance[:k], variance[:k] / variance.sum()
 
 def pca_transform(X, mean, Vt, whiten=None):
@@ -321,8 +306,7 @@ def pca_transform(X, mean, Vt, whiten=None):
 """
 ### The library version
 
-`PCA` keeps mean_, components_, explained_variance_, and calls the two ways "full" and
-"covariance_eigh".
+`PCA` calls the two ways "full" and "covariance_eigh", and adds underscores to its results.
 
 Try: multiply one column of X by 1000 before `fit_pca(X, 2)`. What is the first component now?
 """
@@ -336,28 +320,24 @@ def sklearn_pca(X, k, method="svd", whiten=False):
 
 def draw_map(ax, Z, labels, title):
     """Write each label at its place on the map Z (n, 2); digits in ten colours."""
-    ax.scatter(*Z.T, s=0)
-    for (x, y), label in zip(Z, map(str, labels)):
+    ax.scatter(Z[:, 0], Z[:, 1], s=0)
+    for (x, y), label in zip(Z[:, :2], map(str, labels)):
         ax.text(x, y, label, fontsize=8, color=f"C{label}" if label.isdigit() else "black")
     ax.set(title=title, xlabel="coordinate 1", ylabel="coordinate 2")
 
 def demo_pca(plot=False):
     """64 grey values as k numbers: what share of the variance is left."""
-    print("\n== PCA: what is left of 64 grey values in k numbers? ==\n")
+    print("\n== PCA: what share of the variance of 64 grey values do k numbers keep? ==\n")
     (X, y), same = load_digits_data(), []
     for method in ["svd", "covariance"]:
         mean, Vt, variance, share = fit_pca(X, 20, method)
         plain, white = (sklearn_pca(X, 20, method, whiten) for whiten in [False, True])
-        for name, a, b in [
-            ("shares", share, plain.explained_variance_ratio_),
-            ("Z", pca_transform(X, mean, Vt), plain.transform(X)),
-            ("whitened Z", pca_transform(X, mean, Vt, variance), white.transform(X)),
-        ]:
-            same.append(compare(f"{name} by {method}", a, b, *ALLOWED["pca"]))
+        Z, W = pca_transform(X, mean, Vt), pca_transform(X, mean, Vt, variance)
+        same += beside("pca", **{f"Z by {method}": (Z, plain.transform(X)), "whitened": (W, white.transform(X)),
+                                 "shares": (share, plain.explained_variance_ratio_)})  # fmt: skip
     for k in [1, 2, 5, 10, 20]:
-        print(f"  k = {k:2}  {'#' * round(50 * share[:k].sum()):50} {share[:k].sum():.0%} of the variance")
+        print(f"  k = {k:2}  {'#' * round(50 * share[:k].sum()):50} {share[:k].sum():.0%}")
     if plot:
-        Z = pca_transform(X, mean, Vt)[:, :2]
         save_plot("embeddings_pca.png", lambda ax: draw_map(ax, Z, y, "Digits by PCA"), size=(8, 6))
     return report(same)
 
@@ -457,18 +437,15 @@ def demo_tfidf(plot=False):
     print("\n== TF-IDF and LSA: is a car an automobile? No text holds both. ==\n")
     vocabulary, idf = fit_tfidf(TEXTS)
     X, same = tfidf(TEXTS, vocabulary, idf), []
-    print("  idf:", *(f"  {word} {idf[vocabulary[word]]:.2f}" for word in ["needs", "engine", "salt"]))
     Z, Vt = fit_lsa(X, 2)
-    for name, rows in [("as columns of X", X.T), ("in 2 dimensions", Vt.T)]:
-        a, b = rows[[vocabulary["car"]]], rows[[vocabulary["automobile"]]]
+    for name, columns in [("in all dimensions", X), ("in 2 dimensions", Vt)]:
+        a, b = columns[:, [vocabulary["car"]]].T, columns[:, [vocabulary["automobile"]]].T
         print(f"  cosine of car and automobile {name}: {similarity(a, b)[0, 0]:.2f}")
     for smooth, sublinear, norm in [(True, False, "l2"), (False, True, "l1"), (True, True, None)]:
         theirs = sklearn_tfidf(TEXTS, smooth, sublinear, norm).transform(TEXTS).toarray()
         ours = tfidf(TEXTS, *fit_tfidf(TEXTS, smooth), sublinear, norm)
-        name = f"smooth {smooth:d}, sublinear {sublinear:d}, norm {norm}"
-        same.append(compare(name, ours, theirs, *ALLOWED["tfidf"]))
-    same.append(compare("LSA, Z", Z, sklearn_lsa(X, 2).transform(X), *ALLOWED["tfidf"]))
-    return report(same)
+        same += beside("tfidf", **{f"{smooth=}, {sublinear=}, {norm=}": (ours, theirs)})
+    return report(same + beside("tfidf", LSA=(Z, sklearn_lsa(X, 2).transform(X))))
 
 # %% [markdown]
 """
@@ -485,8 +462,6 @@ are finitely many labellings, so it stops: in a *local* minimum that depends on 
 k-means++ (Arthur and Vassilvitskii, 2007) draws the next centre among the points with
 
     probability of xᵢ = D²ᵢ / Σ D²,   D² = squared distance to the nearest centre so far   (17)
-
-and, of a few draws, keeps the one that lowers Σ D² most.
 
 **When it fails.** Long groups, or large beside small ones, are cut in pieces. A centre can lose all
 its points; their mean is then 0/0, so we move it onto the point that lies worst.
@@ -516,18 +491,16 @@ def move_centers(X, labels, centers):
     return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
 
 def kmeans_plus_plus(X, k, rng):
-    """k rows of X as a start, by equation (17) with 2 + ln k draws for each."""
+    """k rows of X as a start, by equation (17)."""
     X = check_X(X)
     check_number("k", k, least=1, most=len(X), integer=True)
-    chosen = [int(len(X) * rng.uniform())]
-    D = squared_distances(X[chosen], X)[0]
-    for _ in range(k - 1):
-        drawn = np.searchsorted(D.cumsum(), rng.uniform(size=2 + int(np.log(k))) * D.sum())
-        drawn = np.minimum(drawn, len(X) - 1)  # rounding can point past the end
-        after = np.minimum(D, squared_distances(X[drawn], X))  # (draws, n)
-        best = after.sum(axis=1).argmin()
-        D, chosen = after[best], [*chosen, drawn[best]]
-    return X[chosen]
+    D, rows = np.ones(len(X)), []  # the first draw: all points alike
+    for _ in range(k):
+        row = np.searchsorted(D.cumsum(), rng.uniform() * D.sum())
+        rows.append(min(row, len(X) - 1))  # rounding can point past the end
+        new = squared_distances(X[rows[-1:]], X)[0]
+        D = np.minimum(D, new) if len(rows) > 1 else new
+    return X[rows]
 
 def fit_kmeans(X, start, steps=300):
     """Lloyd's algorithm from the centres `start` (k, d), until no centre moves.
@@ -568,23 +541,17 @@ def demo_kmeans(plot=False):
     """Ten clusters of digits, found without a label; a centre that nobody chooses."""
     from sklearn.cluster import kmeans_plusplus
     print("\n== k-means: do digits emerge that nobody named? ==\n")
-    (X, y), rng = load_digits_data(), np.random.default_rng(0)
-    begin = kmeans_plus_plus(X, 10, np.random.RandomState(0))
-    theirs = kmeans_plusplus(X, 10, random_state=np.random.RandomState(0))[0]
-    same = [compare("k-means++ start", begin, theirs, *ALLOWED["numbers"])]
-    for j, rows in enumerate(fit_kmeans(X, begin)[1] == np.arange(10)[:, None]):
-        size = np.bincount(y[rows])
+    (X, y), seeded = load_digits_data(), np.random.RandomState
+    begin = kmeans_plus_plus(X, 10, seeded(0))
+    theirs = kmeans_plusplus(X, 10, random_state=seeded(0), n_local_trials=1)[0]
+    same = beside("numbers", start=(begin, theirs))
+    for start in [begin, np.vstack([X[:9], 99 + 0 * X[:1]])]:  # the last is nearest to nothing
+        (centers, labels, inertia, steps), model = fit_kmeans(X, start), sklearn_kmeans(X, start)
+        same += beside("numbers", labels=(labels, model.labels_), steps=(steps, model.n_iter_))
+        same += beside("k-means", centres=(centers, model.cluster_centers_), inertia=(inertia, model.inertia_))
+    for j in range(10):
+        size = np.bincount(y[labels == j])
         print(f"  cluster {j}: {size.sum():3} digits, {size.max() / size.sum():3.0%} are a {size.argmax()}")
-    tries = [fit_kmeans(X, kmeans_plus_plus(X, 10, rng))[2] for _ in range(8)]
-    print(f"  inertia from eight other starts: {min(tries):.4g} to {max(tries):.4g}")
-    for name, start in [("", begin), (", empty cluster", np.vstack([X[:9], 99 + 0 * X[:1]]))]:
-        centers, labels, inertia, steps = fit_kmeans(X, start)
-        theirs = sklearn_kmeans(X, start)
-        for what, a, b, row in [("labels", labels, theirs.labels_, "numbers"),
-                                ("centres", centers, theirs.cluster_centers_, "k-means"),
-                                ("inertia", inertia, theirs.inertia_, "k-means"),
-                                ("steps", steps, theirs.n_iter_, "numbers")]:  # fmt: skip
-            same.append(compare(what + name, a, b, *ALLOWED[row]))
     return report(same)
 
 # %% [markdown]
@@ -600,8 +567,7 @@ so that each point has the same number of neighbours in effect, the *perplexity*
 On the map, a curve with a heavy tail leaves room to push the unlike apart. Then make Q like P:
 
     wᵢⱼ = 1 / (1 + ‖yᵢ - yⱼ‖²) for i≠j,   Q = w / Σ w                                 (20)
-    KL = Σ P ln(P / Q)                                                               (21)
-    ∂KL/∂yᵢ = 4 Σⱼ (Pᵢⱼ - Qᵢⱼ) wᵢⱼ (yᵢ - yⱼ)                                          (22)
+    KL = Σ P ln(P / Q),   ∂KL/∂yᵢ = 4 Σⱼ (Pᵢⱼ - Qᵢⱼ) wᵢⱼ (yᵢ - yⱼ)                 (21), (22)
 
 The descent has momentum. For 250 steps it follows 12 P, which gathers clusters while there is
 still room to pass (van der Maaten and Hinton, 2008). All n² pairs are kept: n up to thousands.
@@ -699,24 +665,19 @@ def demo_tsne(plot=False):
     print("\n== t-SNE: a map on which neighbours stay neighbours ==\n")
     X, y = load_digits_data(250)
     Y, flat, page = fit_tsne(X, 20.0, 500), pca_transform(X, *fit_pca(X, 2)[:2]), np.full((19, 67), " ")
-    columns, rows = ((Y - Y.min(axis=0)) / np.ptp(Y, axis=0) * [66, 18]).round().astype(int).T
-    page[rows, columns] = y.astype(str)
-    print("\n".join("  " + "".join(line).rstrip() for line in page) + "\n")
+    page[*((Y - Y.min(axis=0)) / np.ptp(Y, axis=0) * [18, 66]).round().astype(int).T] = y.astype(str)
+    print(*("  " + "".join(line).rstrip() for line in page), sep="\n")
     for name, Z in [("grey values", X), ("PCA map", flat), ("t-SNE map", Y)]:
-        near = nearest(Z, Z, 2, "euclidean")[1][:, 1]
-        print(f"  the nearest neighbour has the same name, {name:11} {np.mean(y[near] == y):.0%}")
-    P, start, same = joint_probabilities(X, 20.0), 1e-4 * flat / flat[:, 0].std(), []
-    ours = P, *(f(12 * P, start) for f in [tsne_loss, tsne_gradient]), tsne_steps(12 * P, start, 20, 20, 0.5)
-    theirs = sklearn_tsne_parts(X, 20.0, 12 * P, start, 20, 20, 0.5)
-    for name, a, b in zip(["P", "KL", "gradient", "map after 20 steps"], ours, theirs):
-        size = np.abs(b).max()  # P and the gradient are tiny: compare shares of the largest
-        allowed = ALLOWED["t-SNE P" if name == "P" else "t-SNE"]
-        same.append(compare(f"{name} / its largest", a / size, b / size, *allowed))
-    kl = tsne_loss(P, Y), sklearn_tsne(X, 20.0, 500).kl_divergence_
-    print(f"  KL after 500 steps: {kl[0]:.2f}; the library has {kl[1]:.2f} with another map")
+        same = y[nearest(Z, Z, 2, "euclidean")[1][:, 1]] == y
+        print(f"  the nearest neighbour has the same name, {name:11} {same.mean():.0%}")
+    P, start = joint_probabilities(X, 20.0), 1e-4 * flat / flat[:, 0].std()
+    P2, loss, slope, end = sklearn_tsne_parts(X, 20.0, 12 * P, start, 20, 20, 0.5)
     if plot:
         save_plot("embeddings_tsne.png", lambda ax: draw_map(ax, Y, y, "Digits by t-SNE"), size=(8, 6))
-    return report(same)
+    return report(beside("t-SNE P", P_over_max=(P / P2.max(), P2 / P2.max())) + beside(
+        "t-SNE", KL=(tsne_loss(12 * P, start), loss),  # the slope is tiny: compare shares of it
+        slope_over_max=(tsne_gradient(12 * P, start) / slope.max(), slope / slope.max()),
+        map_after_20_steps=(tsne_steps(12 * P, start, 20, 20, 0.5), end)))  # fmt: skip
 
 # %% [markdown]
 """
@@ -732,11 +693,9 @@ that really stood near it from K words drawn at random: *skip-gram with negative
 
 This is logistic regression on pairs of words, with both sides learned. Words with the same company
 get the same v, and a difference in company becomes a difference of vectors: queen - king is about
-woman - man. If all pairs of a batch share their K negatives, the sums in (24) become matrix
-products: faster, but less varied. Both forms are below.
-
-**When it fails.** A word has one vector, so "bank" has one meaning. Opposites keep the same company
-and come out alike. Rare words stay near their random start.
+woman - man. If all pairs of a batch share their negatives, (24) is a matrix product: faster, less
+varied. **When it fails.** A word has one vector, so "bank" has one meaning. Opposites keep the
+same company and come out alike. Rare words stay near their random start.
 """
 
 # %%
@@ -845,23 +804,20 @@ def make_sentences(rng, n):
 def demo_word2vec(plot=False):
     """Neighbours and analogies after 2000 generated sentences; five steps beside torch."""
     print("\n== word2vec: what is king - uncle + aunt? ==\n")
-    texts, rng, same = make_sentences(np.random.default_rng(0), 1000), np.random.default_rng(0), []
-    vocabulary, V, U, _ = fit_word2vec(texts, rng)
-    for word in ["sofa", "king", "film"]:
-        near = nearest(V, V[[vocabulary[word]]], 4)[1][0, 1:]
-        print(f"  near {word}: {', '.join(list(vocabulary)[row] for row in near)}")
-    twos = [pair.split() for pair in PAIRS]
+    rng, same, twos = np.random.default_rng(0), [], [pair.split() for pair in PAIRS]
+    vocabulary, V, U, _ = fit_word2vec(make_sentences(rng, 1000), rng)
+    for word, row in zip("sofa king film".split(), [vocabulary[w] for w in "sofa king film".split()]):
+        print(f"  near {word}:", *(list(vocabulary)[i] for i in nearest(V, V[[row]], 4)[1][0, 1:]))
     right = [analogy(vocabulary, V, *a, c) == d for a in twos for c, d in twos if a[0] != c]
-    print(f"  king - uncle + aunt: {analogy(vocabulary, V, 'uncle', 'aunt', 'king')}.",
-          f"{sum(right)} of {len(right)} such analogies are right; chance: {30 / (len(V) - 3):.1f}")  # fmt: skip
+    print(f"  king - uncle + aunt: {analogy(vocabulary, V, 'uncle', 'aunt', 'king')};",
+          f"{sum(right)} of {len(right)} such analogies hold, {30 / (len(V) - 3):.1f} would by chance")  # fmt: skip
     for name, shape in [("own", (64, 5)), ("shared", 5)]:
         batches = [(*rng.integers(len(V), size=(2, 64)), rng.integers(len(V), size=shape)) for _ in "12345"]
         (losses, V5, U5), v, u = torch_skipgram(V, U, batches, 1.0), V, U
         for batch in batches:
             loss, dV, dU = skipgram_gradient(v, u, *batch)
             v, u = v - dV, u - dU
-        for what, a, b in [("loss", loss, losses[-1]), ("v", v, V5), ("u", u, U5)]:
-            same.append(compare(f"{what} at step 5, {name} negatives", a, b, *ALLOWED["word2vec"]))
+        same += beside("word2vec", **{f"loss 5, {name} negatives": (loss, losses[-1]), "v": (v, V5), "u": (u, U5)})
     if plot:
         Z = pca_transform(V, *fit_pca(V, 2)[:2])
         save_plot("embeddings_words.png", lambda ax: draw_map(ax, Z, vocabulary, "Word vectors by PCA"))
@@ -886,8 +842,8 @@ vectors: its piece, its position, its type. Then some layers, each
     layer        x ← LN(x + W attention + b),  x ← LN(x + W₂ GELU(W₁ x + b₁) + b₂)     (30)
 
 A row of the softmax sums to 1: each token becomes a mixture of what it looks at. *Heads* do so
-side by side, on their own columns of q, k, v. Texts of a batch are padded to one length, and a mask
-gives padding no weight. *Pooling* makes one vector of T: their mean, or the first, [CLS].
+side by side, on their own columns. Texts of a batch are padded to one length; a mask gives padding
+no weight. *Pooling* makes one vector of T: their mean, or the first, [CLS].
 
 **When it fails.** What is beyond the model's limit, often 256 tokens, is cut off in silence. Vectors
 of two models cannot be compared. **What people get wrong.** Padding that counts in the mean.
@@ -1119,34 +1075,29 @@ def save_tiny_bert(folder, vocabulary, layers=2, heads=4, pooling="mean", lower=
 def demo_sentences(plot=False):
     """Means of word vectors; then all of BERT, in numpy and in the library."""
     import tempfile
-    print("\n== Sentence embeddings: what happens to a text inside an encoder? ==\n")
-    known, V, _, _ = fit_word2vec(make_sentences(np.random.default_rng(0), 500), np.random.default_rng(0))
+    print("\n== Sentence embeddings: which texts are alike? ==\n")
+    rng = np.random.default_rng(0)
+    known, V, _, _ = fit_word2vec(make_sentences(rng, 500), rng)
     texts = ["The king knows his throne.", "A queen knows her crown", "soft sofa, soft couch", ""]
     Z = mean_vectors(texts, known, V)
-    for text, row in zip(texts, similarity(Z, Z)):
-        print(f"  {text:26}", *(f"{value:5.2f}" for value in row))
-    theirs = sentence_transformers_static(known, V).encode(texts)
-    same = [compare("means of word vectors", Z, theirs, *ALLOWED["sentences"])]
-    letters = string.ascii_letters + string.digits + string.punctuation
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters)]
-    vocabulary = {piece: i for i, piece in enumerate([*pieces, "##mobile", "auto", "wheel"])}
-    texts = [*TEXTS, "Automobiles: crème brûlée & 東京 🚗", "", "wheel " * 30]
+    print("", *(f"{text:26} {row.round(2)}" for text, row in zip(texts, similarity(Z, Z))), sep="\n  ")
+    same = beside("sentences", mean=(Z, sentence_transformers_static(known, V).encode(texts)))
+    signs = string.ascii_letters + string.digits + string.punctuation
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##mobile", "auto", *signs, *("##" + c for c in signs)]
+    vocabulary, texts = {p: i for i, p in enumerate(pieces)}, [*TEXTS, "Automobiles: crème & 東京 🚗", "", "a " * 30]
     print("\n  pieces:", *(p for w in split_words(texts[-3]) for p in wordpiece(w, vocabulary)))
     for pooling, lower, normalize in [("mean", True, True), ("cls", False, False)]:
         with tempfile.TemporaryDirectory() as folder:
             save_tiny_bert(folder, vocabulary, pooling=pooling, lower=lower, normalize=normalize)
-            ours, theirs = encode_sentences(folder, texts), sentence_transformers_encoder(folder).encode(texts)
-        name = f"BERT, pooling {pooling}, lower-case {lower:d}, normalised {normalize:d}"
-        same.append(compare(name, ours, theirs, *ALLOWED["sentences"]))
+            results = encode_sentences(folder, texts), sentence_transformers_encoder(folder).encode(texts)
+        same += beside("sentences", **{f"BERT, {pooling=}, {lower=}, {normalize=}": results})
     return report(same)
 
 def run_model(folder):
     """--model FOLDER: eight texts through the reader's own encoder, beside the library."""
     Z = encode_sentences(folder, TEXTS)
-    for text, row in zip(TEXTS, similarity(Z, Z)):
-        print(f"  {text[:50]:50}", *(f"{value:5.2f}" for value in row))
-    theirs = sentence_transformers_encoder(folder).encode(TEXTS)
-    report([compare("sentence vectors", Z, theirs, *ALLOWED["sentences"])])
+    print(*(f"{text:50} {row.round(2)}" for text, row in zip(TEXTS, similarity(Z, Z))), sep="\n")
+    report(beside("sentences", vectors=(Z, sentence_transformers_encoder(folder).encode(TEXTS))))
 
 # %% [markdown]
 """
@@ -1217,10 +1168,9 @@ def demo_contrastive(plot=False):
         rows = rng.choice(len(X) - 200, 128, replace=False)
         _, dA, dB = info_nce(upper[rows] @ W1, lower[rows] @ W2)
         W1, W2 = W1 - 0.1 * upper[rows].T @ dA, W2 - 0.1 * lower[rows].T @ dB
-    for name, m in [("in-batch negatives", 6), ("hard negatives", 12)]:
-        A, B = upper[:6] @ W1, lower[:m] @ W2
-        for what, a, b in zip(["loss", "dA", "dB"], info_nce(A, B), sentence_transformers_info_nce(A, B)):
-            same.append(compare(f"{what}, {name}", a, b, *ALLOWED["contrastive"]))
+    for name, m in [("in-batch", 6), ("hard negatives", 12)]:
+        pairs = zip(*(f(upper[:6] @ W1, lower[:m] @ W2) for f in [info_nce, sentence_transformers_info_nce]))
+        same += beside("contrastive", **dict(zip([f"loss, {name}", "dA", "dB"], pairs)))
     return report(same)
 
 # %%
