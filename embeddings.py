@@ -47,20 +47,18 @@ ALLOWED = {  # how close scratch and library must be, relative to max(1, largest
 
 def beside(row, **results):
     """Comparisons from name=(scratch, library), all at the tolerance of this row."""
-    return [compare(what.replace("_", " "), a, b, *ALLOWED[row]) for what, (a, b) in results.items()]
+    return [compare(what.replace("_", " "), *pair, *ALLOWED[row]) for what, pair in results.items()]
 
 # %% [markdown]
 """
 ## Similarity: which of these vectors is most like this one?
 
-    dot product   a·b = Σⱼ aⱼ bⱼ                                                     (1)
-    cosine        cos(a, b) = a·b / (‖a‖ ‖b‖)                                        (2)
-    Euclidean     ‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b                                     (3)
+    dot product a·b = Σⱼ aⱼ bⱼ          cosine cos(a, b) = a·b / (‖a‖ ‖b‖)       (1), (2)
+    squared Euclidean distance ‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b                        (3)
 
 The dot product rewards length; cosine sees direction alone, so a short text can be like a long
 one; Euclidean distance asks how far it is to walk. On vectors of length 1 all three rank alike,
 as (3) becomes 2 - 2 a·b: search engines normalise once, and one matrix product is the search.
-
 **When it fails.** Far from the origin the right side of (3) subtracts large numbers and loses its
 digits; distances stay when everything moves, so we first move the mean to the origin. A row of
 zeros has no direction: its cosine is set to 0. **What people get wrong.** 1 - cos is called a
@@ -86,10 +84,10 @@ def similarity(A, B, metric="cosine"):
     A, B = check_array("A", A, ndim=2), check_array("B", B, ndim=2)
     if A.shape[1] != B.shape[1]:
         raise ValueError(f"A and B must have as many columns each, not {A.shape} and {B.shape}")
+    if metric not in ("dot", "cosine", "euclidean"):
+        raise ValueError(f"metric must be 'dot', 'cosine' or 'euclidean', not {metric!r}")
     if metric == "euclidean":
         return np.sqrt(squared_distances(A, B))
-    if metric not in ("dot", "cosine"):
-        raise ValueError(f"metric must be 'dot', 'cosine' or 'euclidean', not {metric!r}")
     return A @ B.T if metric == "dot" else unit_rows(A) @ unit_rows(B).T
 
 def nearest(X, queries, k, metric="cosine"):
@@ -99,8 +97,8 @@ def nearest(X, queries, k, metric="cosine"):
     S = similarity(queries, X, metric)
     check_number("k", k, least=1, most=S.shape[1], integer=True)
     cost = S if metric == "euclidean" else -S
-    rows = np.sort(np.argpartition(cost, k - 1, axis=1)[:, :k], axis=1)
-    best = np.argsort(np.take_along_axis(cost, rows, axis=1), axis=1, kind="stable")
+    rows = np.sort(np.argpartition(cost, k - 1)[:, :k])
+    best = np.argsort(np.take_along_axis(cost, rows, axis=1), kind="stable")
     rows = np.take_along_axis(rows, best, axis=1)
     return np.take_along_axis(S, rows, axis=1), rows
 
@@ -245,12 +243,13 @@ def demo_svd(plot=False):
         print("  " + "".join(" .:-=+*#@"[round(grey / 2)] for grey in row).rstrip())
     bad = np.array([[1e-10, 1e-20, 1], [1e-10, 2e-20, 3], [1e-10, 3e-20, 6]])  # det = 1e-30
     for name, s in [("Jacobi", svd_jacobi(bad)[1]), ("LAPACK", np.linalg.svd(bad)[1])]:
-        print(f"  badly scaled: does the product of s give |det|? {name}: {abs(s.prod() * 1e30 - 1) < 1e-9}")
-    (U, s, Vt), wide = svd_jacobi(X), svd_jacobi(X[:40])[1]
-    theirs = sklearn_svd_randomized(X, 5, np.random.RandomState(0))[1]
-    return report(beside("svd", s=(s, np.linalg.svd(X)[1]), U_s_Vt=((U * s) @ Vt, X),
-                         s_wide=(wide, np.linalg.svd(X[:40])[1]), s_randomised=(
-                             svd_randomized(X, 5, np.random.RandomState(0))[1], theirs)))  # fmt: skip
+        right = abs(s.prod() * 1e30 - 1) < 1e-9
+        print(f"  badly scaled: is the product of the s by {name} equal to |det|? {right}")
+    (U, s, Vt), lapack, five = svd_jacobi(X), np.linalg.svd(X)[1], np.random.RandomState
+    wide, S = svd_jacobi(X[:40])[1], sklearn_svd_randomized(X, 5, five(0))[1]
+    return report(beside("svd", s=(s, lapack), U_s_Vt=((U * s) @ Vt, X),
+                         s_wide=(wide, np.linalg.svd(X[:40])[1]),
+                         s_randomised=(svd_randomized(X, 5, five(0))[1], S)))  # fmt: skip
 
 # %% [markdown]
 """
@@ -265,11 +264,9 @@ Take out the mean m. The direction v of largest variance is an eigenvector of th
 The columns of Z are uncorrelated, and by (5) no other k directions rebuild X - m better. The SVD
 of X - m is exact; the eigenvectors of C are quicker when n is much larger than d, but C squares
 the data: a direction 10⁻⁸ as long as the first drowns in rounding.
-
 **When it fails.** Variance is not importance, and depends on units: write metres as millimetres
 and another direction wins. At most n - 1 directions carry variance; to whiten more would divide
-noise by zero, so we refuse. **What people get wrong.** New rows are centred with the mean of the
-fit, not with their own.
+by zero, so we refuse. **What people get wrong.** New rows take the mean of the fit, not their own.
 """
 
 # %%
@@ -278,8 +275,7 @@ def fix_signs(Vt):
     return Vt * np.where(Vt[np.arange(len(Vt)), np.abs(Vt).argmax(axis=1)] < 0, -1, 1)[:, None]
 
 def fit_pca(X, k, method="svd"):
-    """m (d,), Vt (k, d), variance (k,) and its share of the whole (k,): equation (9), or (8) with
-    method "covariance"."""
+    """m (d,), Vt (k, d), variance (k,), its share of the whole (k,): (9), or (8) by "covariance"."""
     X = check_X(X)
     check_number("k", k, least=1, most=min(X.shape), integer=True)
     if (X == X[0]).all():
@@ -318,12 +314,14 @@ def sklearn_pca(X, k, method="svd", whiten=False):
     solver = {"svd": "full", "covariance": "covariance_eigh"}[method]
     return PCA(k, whiten=whiten, svd_solver=solver).fit(X)
 
-def draw_map(ax, Z, labels, title):
+def plot_map(filename, Z, labels, title):
     """Write each label at its place on the map Z (n, 2); digits in ten colours."""
-    ax.scatter(Z[:, 0], Z[:, 1], s=0)
-    for (x, y), label in zip(Z[:, :2], map(str, labels)):
-        ax.text(x, y, label, fontsize=8, color=f"C{label}" if label.isdigit() else "black")
-    ax.set(title=title, xlabel="coordinate 1", ylabel="coordinate 2")
+    def draw(ax):
+        ax.scatter(Z[:, 0], Z[:, 1], s=0)
+        for (x, y), text in zip(Z[:, :2], map(str, labels)):
+            ax.text(x, y, text, fontsize=8, color=f"C{text}" if text.isdigit() else "black")
+        ax.set(title=title, xlabel="coordinate 1", ylabel="coordinate 2")
+    save_plot(filename, draw, size=(8, 6))
 
 def demo_pca(plot=False):
     """64 grey values as k numbers: what share of the variance is left."""
@@ -333,12 +331,12 @@ def demo_pca(plot=False):
         mean, Vt, variance, share = fit_pca(X, 20, method)
         plain, white = (sklearn_pca(X, 20, method, whiten) for whiten in [False, True])
         Z, W = pca_transform(X, mean, Vt), pca_transform(X, mean, Vt, variance)
-        same += beside("pca", **{f"Z by {method}": (Z, plain.transform(X)), "whitened": (W, white.transform(X)),
-                                 "shares": (share, plain.explained_variance_ratio_)})  # fmt: skip
+        same += beside("pca", **{f"Z by {method}": (Z, plain.transform(X)), "whitened": (
+            W, white.transform(X)), "shares": (share, plain.explained_variance_ratio_)})  # fmt: skip
     for k in [1, 2, 5, 10, 20]:
         print(f"  k = {k:2}  {'#' * round(50 * share[:k].sum()):50} {share[:k].sum():.0%}")
     if plot:
-        save_plot("embeddings_pca.png", lambda ax: draw_map(ax, Z, y, "Digits by PCA"), size=(8, 6))
+        plot_map("embeddings_pca.png", Z, y, "Digits by PCA")
     return report(same)
 
 # %% [markdown]
@@ -351,9 +349,9 @@ among the n texts. df counts the texts that hold it (Sparck Jones, 1972):
     idf = ln((1 + n) / (1 + df)) + 1 if smooth,   else ln(n / df) + 1                (11)
     x = tf · idf, then x ← x / ‖x‖;   sublinear: 1 + ln tf in place of tf > 0        (12)
 
-Smooth acts as if one more text held every word. *Latent semantic analysis*: "car" and
-"automobile" are two columns that know nothing of each other. The first k terms of an SVD merge
-words that keep the same company (Deerwester et al., 1990). X is not centred here:
+*Latent semantic analysis*: "car" and "automobile" are two columns that know nothing of each other.
+The first k terms of an SVD merge words that keep the same company (Deerwester et al., 1990). X is
+not centred here:
 
     X ≈ U diag(s) Vᵀ,   Z = X V = U diag(s)                                          (13)
 
@@ -368,7 +366,7 @@ def words(text):
 
 def check_texts(texts):
     """A list of str. A lone str would be read letter by letter."""
-    found = [] if isinstance(texts, str) else list(texts)
+    found = list(texts)
     if isinstance(texts, str) or not all(isinstance(text, str) for text in found):
         raise TypeError("texts must be a list of str, as in ['one text', 'another']")
     return found
@@ -379,9 +377,9 @@ def fit_tfidf(texts, smooth=True):
     df = Counter(word for text in texts for word in set(words(text)))
     if not df:
         raise ValueError("texts must hold a word of two letters at least: the vocabulary is empty")
-    vocabulary = {word: column for column, word in enumerate(sorted(df))}
-    counts = np.array([df[word] for word in vocabulary])
-    return vocabulary, np.log((len(texts) + smooth) / (counts + smooth)) + 1
+    counts = np.array([df[word] for word in sorted(df)])
+    idf = np.log((len(texts) + smooth) / (counts + smooth)) + 1
+    return {word: column for column, word in enumerate(sorted(df))}, idf
 
 def tfidf(texts, vocabulary, idf, sublinear=False, norm="l2"):
     """Equation (12): X (n, words). norm: "l2" (length 1), "l1" (sum 1) or None."""
@@ -494,7 +492,7 @@ def kmeans_plus_plus(X, k, rng):
     """k rows of X as a start, by equation (17)."""
     X = check_X(X)
     check_number("k", k, least=1, most=len(X), integer=True)
-    D, rows = np.ones(len(X)), []  # the first draw: all points alike
+    rows, D = [], np.ones(len(X))  # the first draw: all points alike
     for _ in range(k):
         row = np.searchsorted(D.cumsum(), rng.uniform() * D.sum())
         rows.append(min(row, len(X) - 1))  # rounding can point past the end
@@ -528,7 +526,7 @@ def fit_kmeans(X, start, steps=300):
 
 `KMeans` tries `n_init` starts and stops when centres move little. One start, `tol=0`: as we do.
 
-Try: start from ten random rows eight times. Is the worst inertia above the worst of k-means++?
+Try: start from ten random rows eight times. How far apart are the inertias?
 """
 
 # %%
@@ -545,13 +543,13 @@ def demo_kmeans(plot=False):
     begin = kmeans_plus_plus(X, 10, seeded(0))
     theirs = kmeans_plusplus(X, 10, random_state=seeded(0), n_local_trials=1)[0]
     same = beside("numbers", start=(begin, theirs))
-    for start in [begin, np.vstack([X[:9], 99 + 0 * X[:1]])]:  # the last is nearest to nothing
+    for start in [np.vstack([X[:9], 99 + 0 * X[:1]]), begin]:  # 99: nearest to nothing
         (centers, labels, inertia, steps), model = fit_kmeans(X, start), sklearn_kmeans(X, start)
         same += beside("numbers", labels=(labels, model.labels_), steps=(steps, model.n_iter_))
-        same += beside("k-means", centres=(centers, model.cluster_centers_), inertia=(inertia, model.inertia_))
-    for j in range(10):
-        size = np.bincount(y[labels == j])
-        print(f"  cluster {j}: {size.sum():3} digits, {size.max() / size.sum():3.0%} are a {size.argmax()}")
+        theirs = (centers, model.cluster_centers_), (inertia, model.inertia_)
+        same += beside("k-means", centres=theirs[0], inertia=theirs[1])
+    for size in (np.bincount(y[labels == j]) for j in range(10)):
+        print(f"  {size.sum():3} digits, {size.max() / size.sum():3.0%} of them a {size.argmax()}")
     return report(same)
 
 # %% [markdown]
@@ -571,7 +569,6 @@ On the map, a curve with a heavy tail leaves room to push the unlike apart. Then
 
 The descent has momentum. For 250 steps it follows 12 P, which gathers clusters while there is
 still room to pass (van der Maaten and Hinton, 2008). All n² pairs are kept: n up to thousands.
-
 **What people get wrong.** Sizes of clusters and gaps between them mean nothing. The descent is
 chaotic: change the last digit of one number, and another map comes out, equally good.
 """
@@ -663,9 +660,9 @@ def sklearn_tsne_parts(X, perplexity, P, Y, steps, lr, momentum):
 def demo_tsne(plot=False):
     """A map of digits in text; how often the nearest neighbour on it has the same name."""
     print("\n== t-SNE: a map on which neighbours stay neighbours ==\n")
-    X, y = load_digits_data(250)
-    Y, flat, page = fit_tsne(X, 20.0, 500), pca_transform(X, *fit_pca(X, 2)[:2]), np.full((19, 67), " ")
-    page[*((Y - Y.min(axis=0)) / np.ptp(Y, axis=0) * [18, 66]).round().astype(int).T] = y.astype(str)
+    (X, y), page = load_digits_data(250), np.full((19, 67), " ")
+    Y, flat = fit_tsne(X, 20.0, 500), pca_transform(X, *fit_pca(X, 2)[:2])
+    page[*((Y - Y.min(axis=0)) / np.ptp(Y, axis=0) * [18, 66]).round().astype(int).T] = y
     print(*("  " + "".join(line).rstrip() for line in page), sep="\n")
     for name, Z in [("grey values", X), ("PCA map", flat), ("t-SNE map", Y)]:
         same = y[nearest(Z, Z, 2, "euclidean")[1][:, 1]] == y
@@ -673,7 +670,7 @@ def demo_tsne(plot=False):
     P, start = joint_probabilities(X, 20.0), 1e-4 * flat / flat[:, 0].std()
     P2, loss, slope, end = sklearn_tsne_parts(X, 20.0, 12 * P, start, 20, 20, 0.5)
     if plot:
-        save_plot("embeddings_tsne.png", lambda ax: draw_map(ax, Y, y, "Digits by t-SNE"), size=(8, 6))
+        plot_map("embeddings_tsne.png", Y, y, "Digits by t-SNE")
     return report(beside("t-SNE P", P_over_max=(P / P2.max(), P2 / P2.max())) + beside(
         "t-SNE", KL=(tsne_loss(12 * P, start), loss),  # the slope is tiny: compare shares of it
         slope_over_max=(tsne_gradient(12 * P, start) / slope.max(), slope / slope.max()),
@@ -806,21 +803,23 @@ def demo_word2vec(plot=False):
     print("\n== word2vec: what is king - uncle + aunt? ==\n")
     rng, same, twos = np.random.default_rng(0), [], [pair.split() for pair in PAIRS]
     vocabulary, V, U, _ = fit_word2vec(make_sentences(rng, 1000), rng)
-    for word, row in zip("sofa king film".split(), [vocabulary[w] for w in "sofa king film".split()]):
-        print(f"  near {word}:", *(list(vocabulary)[i] for i in nearest(V, V[[row]], 4)[1][0, 1:]))
+    for word in ["sofa", "king", "film"]:
+        rows = nearest(V, V[[vocabulary[word]]], 4)[1][0, 1:]
+        print(f"  near {word}:", *(list(vocabulary)[row] for row in rows))
     right = [analogy(vocabulary, V, *a, c) == d for a in twos for c, d in twos if a[0] != c]
     print(f"  king - uncle + aunt: {analogy(vocabulary, V, 'uncle', 'aunt', 'king')};",
           f"{sum(right)} of {len(right)} such analogies hold, {30 / (len(V) - 3):.1f} would by chance")  # fmt: skip
     for name, shape in [("own", (64, 5)), ("shared", 5)]:
-        batches = [(*rng.integers(len(V), size=(2, 64)), rng.integers(len(V), size=shape)) for _ in "12345"]
-        (losses, V5, U5), v, u = torch_skipgram(V, U, batches, 1.0), V, U
+        draw, v, u = lambda shape: rng.integers(len(V), size=shape), V, U
+        batches = [(*draw((2, 64)), draw(shape)) for _ in range(5)]
+        losses, V5, U5 = torch_skipgram(V, U, batches, 1.0)
         for batch in batches:
             loss, dV, dU = skipgram_gradient(v, u, *batch)
             v, u = v - dV, u - dU
         same += beside("word2vec", **{f"loss 5, {name} negatives": (loss, losses[-1]), "v": (v, V5), "u": (u, U5)})
     if plot:
         Z = pca_transform(V, *fit_pca(V, 2)[:2])
-        save_plot("embeddings_words.png", lambda ax: draw_map(ax, Z, vocabulary, "Word vectors by PCA"))
+        plot_map("embeddings_words.png", Z, vocabulary, "Word vectors by PCA")
     return report(same)
 
 # %% [markdown]
@@ -844,7 +843,6 @@ vectors: its piece, its position, its type. Then some layers, each
 A row of the softmax sums to 1: each token becomes a mixture of what it looks at. *Heads* do so
 side by side, on their own columns. Texts of a batch are padded to one length; a mask gives padding
 no weight. *Pooling* makes one vector of T: their mean, or the first, [CLS].
-
 **When it fails.** What is beyond the model's limit, often 256 tokens, is cut off in silence. Vectors
 of two models cannot be compared. **What people get wrong.** Padding that counts in the mean.
 """
@@ -852,7 +850,8 @@ of two models cannot be compared. **What people get wrong.** Padding that counts
 # %%
 def mean_vectors(texts, vocabulary, V):
     """Equation (26): Z (n, d). An unknown word counts as zeros, and an empty text is zeros."""
-    Z = np.zeros((len(texts := check_texts(texts)), V.shape[1]))
+    texts = check_texts(texts)
+    Z = np.zeros((len(texts), V.shape[1]))
     for z, found in zip(Z, map(words, texts)):
         z += V[[vocabulary[word] for word in found if word in vocabulary]].sum(axis=0)
         z /= max(len(found), 1)
@@ -949,8 +948,8 @@ def token_ids(encoder, text):
     vocabulary, pieces = encoder["vocabulary"], []
     marks = r"(\[(?:PAD|UNK|CLS|SEP|MASK)\])"  # these stay whole, wherever they stand
     for i, part in enumerate(re.split(marks, encoder["prompt"] + text)):
-        split = [[part]] if i % 2 else (wordpiece(w, vocabulary) for w in split_words(part, **encoder["split"]))
-        pieces += [piece for word in split for piece in word]
+        for word in [part] if i % 2 else split_words(part, **encoder["split"]):
+            pieces += [word] if i % 2 else wordpiece(word, vocabulary)
     return [vocabulary[piece] for piece in ["[CLS]", *pieces[: encoder["limit"] - 2], "[SEP]"]]
 
 def layer_norm(x, gain, bias, eps):
@@ -1080,17 +1079,19 @@ def demo_sentences(plot=False):
     known, V, _, _ = fit_word2vec(make_sentences(rng, 500), rng)
     texts = ["The king knows his throne.", "A queen knows her crown", "soft sofa, soft couch", ""]
     Z = mean_vectors(texts, known, V)
-    print("", *(f"{text:26} {row.round(2)}" for text, row in zip(texts, similarity(Z, Z))), sep="\n  ")
+    print("\n".join(f"  {text:26} {row.round(2)}" for text, row in zip(texts, similarity(Z, Z))))
     same = beside("sentences", mean=(Z, sentence_transformers_static(known, V).encode(texts)))
     signs = string.ascii_letters + string.digits + string.punctuation
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##mobile", "auto", *signs, *("##" + c for c in signs)]
-    vocabulary, texts = {p: i for i, p in enumerate(pieces)}, [*TEXTS, "Automobiles: crème & 東京 🚗", "", "a " * 30]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *("##" + c for c in signs)]
+    vocabulary = {p: i for i, p in enumerate([*pieces, "auto", "##mobile"])}
+    texts = [*TEXTS, "Automobiles: crème & 東京 🚗", "", "a " * 30]
     print("\n  pieces:", *(p for w in split_words(texts[-3]) for p in wordpiece(w, vocabulary)))
     for pooling, lower, normalize in [("mean", True, True), ("cls", False, False)]:
         with tempfile.TemporaryDirectory() as folder:
-            save_tiny_bert(folder, vocabulary, pooling=pooling, lower=lower, normalize=normalize)
-            results = encode_sentences(folder, texts), sentence_transformers_encoder(folder).encode(texts)
-        same += beside("sentences", **{f"BERT, {pooling=}, {lower=}, {normalize=}": results})
+            save_tiny_bert(folder, vocabulary, 2, 4, pooling, lower, normalize)
+            theirs = sentence_transformers_encoder(folder).encode(texts)
+            ours = encode_sentences(folder, texts)
+        same += beside("sentences", **{f"BERT, {pooling=}, {lower=}, {normalize=}": (ours, theirs)})
     return report(same)
 
 def run_model(folder):
@@ -1124,7 +1125,7 @@ def info_nce(A, B, scale=20.0):
     A, B = check_array("A", A, ndim=2), check_array("B", B, ndim=2)
     check_number("scale", scale, above=0)
     if A.shape[1] != B.shape[1] or len(B) < len(A):
-        raise ValueError(f"B must be ({len(A)} or more, {A.shape[1]}), as A is {A.shape}, not {B.shape}")
+        raise ValueError(f"B must be ({len(A)} or more, {A.shape[1]}), not {B.shape}")
     a, b = unit_rows(A), unit_rows(B)
     if not (a.any(axis=1).all() and b.any(axis=1).all()):
         raise ValueError("A and B must not hold a row of zeros: it has no direction")
@@ -1164,13 +1165,14 @@ def demo_contrastive(plot=False):
     for step in range(301):
         if step % 100 == 0:  # 200 digits that training never sees
             found = nearest(lower[-200:] @ W2, upper[-200:] @ W1, 10)[1] == np.arange(200)[:, None]
-            print(f"  after {step:3} steps: own half among the first 10 of 200: {found.sum() / 200:3.0%}")
+            print(f"  step {step:3}: own half among the first 10 of 200: {found.sum() / 200:3.0%}")
         rows = rng.choice(len(X) - 200, 128, replace=False)
         _, dA, dB = info_nce(upper[rows] @ W1, lower[rows] @ W2)
         W1, W2 = W1 - 0.1 * upper[rows].T @ dA, W2 - 0.1 * lower[rows].T @ dB
     for name, m in [("in-batch", 6), ("hard negatives", 12)]:
-        pairs = zip(*(f(upper[:6] @ W1, lower[:m] @ W2) for f in [info_nce, sentence_transformers_info_nce]))
-        same += beside("contrastive", **dict(zip([f"loss, {name}", "dA", "dB"], pairs)))
+        pair = upper[:6] @ W1, lower[:m] @ W2
+        results = zip(info_nce(*pair), sentence_transformers_info_nce(*pair))
+        same += beside("contrastive", **dict(zip([f"loss, {name}", "dA", "dB"], results)))
     return report(same)
 
 # %%
