@@ -283,11 +283,12 @@ def fit_pca(X, k, method="svd"):
     if method not in ("svd", "covariance"):
         raise ValueError(f"method must be 'svd' or 'covariance', not {method!r}")
     mean = X.mean(axis=0)
+    X = X - mean
     if method == "svd":
-        _, s, Vt = np.linalg.svd(X - mean, full_matrices=False)
+        s, Vt = np.linalg.svd(X, full_matrices=False)[1:]
         variance = s**2 / (len(X) - 1)
     else:
-        variance, V = np.linalg.eigh((X - mean).T @ (X - mean) / (len(X) - 1))
+        variance, V = np.linalg.eigh(X.T @ X / (len(X) - 1))
         variance, Vt = np.maximum(variance[::-1], 0), V.T[::-1]  # eigh: smallest first
     return mean, fix_signs(Vt[:k]), variance[:k], variance[:k] / variance.sum()
 
@@ -470,22 +471,24 @@ its points; their mean is then 0/0, so we move it onto the point that lies worst
 def assign(X, centers):
     """Equation (15): labels (n,), in blocks of rows that fit into the processor's cache."""
     half, labels = (centers**2).sum(axis=1) / 2, np.empty(len(X), dtype=int)
-    for i in range(0, len(X), 512):
-        labels[i : i + 512] = np.argmax(X[i : i + 512] @ centers.T - half, axis=1)
+    for i in range(0, len(X), 256):
+        labels[i : i + 256] = np.argmax(X[i : i + 256] @ centers.T - half, axis=1)
     return labels
+
+def add_rows(shape, rows, values):
+    """Zeros of this shape, with values[i] added to row rows[i]. Rows may repeat."""
+    cells = rows[:, None] * shape[1] + np.arange(shape[1])
+    return np.bincount(cells.ravel(), values.ravel(), shape[0] * shape[1]).reshape(shape)
 
 def move_centers(X, labels, centers):
     """Equation (16); each centre without points moves onto the point farthest from its own."""
-    onehot = (labels == np.arange(len(centers))[:, None]).astype(float)  # (k, n)
-    sums, counts = onehot @ X, onehot.sum(axis=1)
-    empty = np.flatnonzero(counts == 0)
-    if len(empty):
+    sums, counts = add_rows(centers.shape, labels, X), np.bincount(labels, minlength=len(centers))
+    if (counts == 0).any():
         far = ((X - centers[labels]) ** 2).sum(axis=1)
-        for j, i in zip(empty, np.argsort(-far, kind="stable")):
+        for j, i in zip(np.flatnonzero(counts == 0), np.argsort(-far, kind="stable")):
             if far[i] > 0:  # if not, there are fewer different points than centres
-                sums[labels[i]] -= X[i]
-                counts[labels[i]] -= 1
-                sums[j], counts[j] = X[i], 1
+                sums[labels[i]], sums[j] = sums[labels[i]] - X[i], X[i]
+                counts[labels[i]], counts[j] = counts[labels[i]] - 1, 1
     return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
 
 def kmeans_plus_plus(X, k, rng):
@@ -705,11 +708,6 @@ def make_pairs(sentences, window):
     pairs = [pair for ids in sentences for gap in range(1, window + 1)
              for a, b in zip(ids, ids[gap:]) for pair in ((a, b), (b, a))]  # fmt: skip
     return np.array(pairs, dtype=int).reshape(-1, 2).T
-
-def add_rows(shape, rows, values):
-    """Zeros of this shape, with values[i] added to row rows[i]. Rows may repeat."""
-    cells = rows[:, None] * shape[1] + np.arange(shape[1])
-    return np.bincount(cells.ravel(), values.ravel(), shape[0] * shape[1]).reshape(shape)
 
 def skipgram_gradient(V, U, center, context, negatives):
     """The mean of (23) over B pairs, and its gradients (24) for all of V and of U.
