@@ -8,12 +8,11 @@ Nothing but numpy is needed until a part called "The library version".
 
     n, d, k   number of items, of coordinates, of what is asked for: neighbours, clusters ...
     X, A, B   items, one per row (n, d); ‖a‖ = √(Σⱼ aⱼ²) is the length of a row
-    U, s, Vᵀ  singular vectors and values; V transposed is `Vt`     (n, k), (k,), (k, d)
-    m, Z      mean of the rows; coordinates in a smaller space      (d,), (n, k)
-    P, Q, Y   closeness in the data and on the map; the map         (n, n) and (n, 2)
-    v, u      vectors of a word: as centre `V`, as context `U`      (words, d)
-    σ(x), τ   sigmoid 1 / (1 + exp(-x)); tau, the `scale` inside a softmax
-    β, γ, ζ, ε   beta, the precision of a bell curve; gamma and zeta, see (6); epsilon, tiny
+    U, s, Vᵀ  singular vectors and values (n, k), (k,), (k, d); V transposed is `Vt`
+    m, Z      mean of the rows (d,); coordinates in a smaller space (n, k)
+    P, Q, Y   closeness in the data and on the map, both (n, n); the map (n, 2)
+    v, u      vectors of a word, as centre in `V` and as context in `U` (words, d)
+    β, γ, ζ, ε, σ, τ, Ω   beta, gamma, zeta, epsilon, sigma, tau, omega: said where they appear
 """
 
 # %%
@@ -45,9 +44,15 @@ ALLOWED = {  # how close scratch and library must be, relative to max(1, largest
     "contrastive": (1e-6, "the same formula"),
 }
 
-def beside(row, **results):
-    """Comparisons from name=(scratch, library), all at the tolerance of this row."""
-    return [compare(what.replace("_", " "), *pair, *ALLOWED[row]) for what, pair in results.items()]
+def beside(row, results):
+    """Comparisons of {name: (scratch, library)}, all at the tolerance of this row."""
+    return [compare(what, *pair, *ALLOWED[row]) for what, pair in results.items()]
+
+def load_digits_data(rows=None):
+    """Handwritten digits: X (n, 64), grey values 0 to 16, and y. Noise breaks ties between X."""
+    from sklearn.datasets import load_digits
+    X, y = load_digits(return_X_y=True)
+    return (X + 1e-3 * np.random.default_rng(0).normal(size=X.shape))[:rows], y[:rows]
 
 # %% [markdown]
 """
@@ -59,10 +64,13 @@ def beside(row, **results):
 The dot product rewards length; cosine sees direction alone, so a short text can be like a long
 one; Euclidean distance asks how far it is to walk. On vectors of length 1 all three rank alike,
 as (3) becomes 2 - 2 a·b: search engines normalise once, and one matrix product is the search.
+
 **When it fails.** Far from the origin the right side of (3) subtracts large numbers and loses its
 digits; distances stay when everything moves, so we first move the mean to the origin. A row of
 zeros has no direction: its cosine is set to 0. **What people get wrong.** 1 - cos is called a
 distance, but two short ways can add up to less than the direct one.
+
+Try: add the vector (-2, -2) to the demo's three. Which metric does not place it last?
 """
 
 # %%
@@ -92,53 +100,38 @@ def similarity(A, B, metric="cosine"):
 
 def nearest(X, queries, k, metric="cosine"):
     """The k rows of X most like each query, best first: values (m, k) and row numbers (m, k).
-
     argpartition finds the best k without sorting the rest. Equal ones: lower row first."""
     S = similarity(queries, X, metric)
     check_number("k", k, least=1, most=S.shape[1], integer=True)
     cost = S if metric == "euclidean" else -S
     rows = np.sort(np.argpartition(cost, k - 1)[:, :k])
-    best = np.argsort(np.take_along_axis(cost, rows, axis=1), kind="stable")
-    rows = np.take_along_axis(rows, best, axis=1)
-    return np.take_along_axis(S, rows, axis=1), rows
-
-# %% [markdown]
-"""
-### The library version
-
-`NearestNeighbors` speaks of distances: its cosine is 1 minus ours. It knows no dot product.
-
-Try: add the vector (-2, -2) to the demo's three. Which metric does not place it last?
-"""
+    best = np.argsort(np.take_along_axis(cost, rows, 1), kind="stable")
+    rows = np.take_along_axis(rows, best, 1)
+    return np.take_along_axis(S, rows, 1), rows
 
 # %%
+# The library version. Its cosine is a distance, 1 minus ours; it knows no dot product.
 def sklearn_nearest(X, k, metric="cosine"):
     """Exact search: the fitted NearestNeighbors."""
     from sklearn.neighbors import NearestNeighbors
     return NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(X)
 
-def load_digits_data(rows=None):
-    """Handwritten digits: X (n, 64), grey values 0 to 16, and y. Noise breaks ties between X."""
-    from sklearn.datasets import load_digits
-    X, y = load_digits(return_X_y=True)
-    return (X + 1e-3 * np.random.default_rng(0).normal(size=X.shape))[:rows], y[:rows]
-
 def demo_similarity(plot=False):
     """Three metrics, three different winners; then neighbours among digits."""
-    from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances, linear_kernel
+    from sklearn.metrics import pairwise
     print("== Similarity: which of (2, 1), (9, 3), (0.5, 0.5) is most like (2, 2)? ==\n")
-    (A, B), same = np.split(load_digits_data()[0], [200]), []
-    libraries = {"dot": linear_kernel, "cosine": cosine_similarity, "euclidean": euclidean_distances}
-    for metric, library in libraries.items():
+    (A, B), same = np.split(load_digits_data()[0], [200]), {}
+    for metric in ["dot", "cosine", "euclidean"]:
         values, rows = nearest([[2, 1], [9, 3], [0.5, 0.5]], [[2, 2]], 3, metric)
         print(f"  by {metric:9} rows {rows[0]}, {np.array2string(values[0], precision=2)}")
-        same += beside("similarity", **{metric: (similarity(A, B, metric), library(A, B))})
-    theirs = sklearn_nearest(B, 3).kneighbors(A, return_distance=False)
-    return report(same + beside("numbers", neighbours=(nearest(B, A, 3)[1], theirs)))
+        library = {"dot": "linear_kernel", "cosine": "cosine_similarity"}.get(metric, "euclidean_distances")
+        same[metric] = similarity(A, B, metric), getattr(pairwise, library)(A, B)
+    near = nearest(B, A, 3)[1], sklearn_nearest(B, 3).kneighbors(A, return_distance=False)
+    return report(beside("similarity", same) + beside("numbers", {"3 neighbours": near}))
 
 # %% [markdown]
 """
-## SVD: which few directions carry most of a matrix?
+## SVD and PCA: which few directions carry most of a table?
 
 Every matrix is a rotation, a stretch along perpendicular axes, and a rotation again. Its first k
 terms are the closest matrix of rank k (Eckart and Young, 1936):
@@ -152,19 +145,29 @@ directions U. So turn two columns p, q at a time until γ = p·q is zero, and V 
     ζ = (‖q‖² - ‖p‖²) / 2γ,   t = sign(ζ) / (|ζ| + √(1 + ζ²)),   c = 1 / √(1 + t²)
     p, q ← c (p - tq), c (tp + q);   all pairs, again and again until every γ ≈ 0      (6)
 
-*Randomised.* Look at a big A through a few random vectors Ω (omega). Each product with A Aᵀ lifts
-the large s further above the small ones (Halko, Martinsson and Tropp, 2011):
+*Randomised.* Look at a big A through a few random vectors Ω. Each product with A Aᵀ lifts the
+large s further above the small ones (Halko, Martinsson and Tropp, 2011):
 
     Q = orthonormal basis of (A Aᵀ)ᵖ A Ω,   A ≈ Q (QᵀA),   and QᵀA is small           (7)
 
-**When it fails.** (7) is poor where the s hardly fall. Signs are free: u and v flip together.
-**What people get wrong.** They take the eigenvalues of AᵀA: squared numbers lose half the digits.
+*PCA* asks how the rows differ. Take out their mean m; the direction of largest variance is an
+eigenvector of the covariance C, which the SVD of X - m finds without squaring the data:
+
+    C = (X - m)ᵀ(X - m) / (n - 1),   maximise vᵀCv where ‖v‖ = 1                     (8)
+    X - m = U diag(s) Vᵀ:   Z = (X - m) V,   variance of column i of Z = s²ᵢ / (n - 1)  (9)
+    whitened: Z ← Z / √variance, so that all columns have variance 1                (10)
+
+**When it fails.** (7) is poor where the s hardly fall. In (8) a direction 10⁻⁸ as long as the first
+drowns in rounding, but for n much above d it is quick. Variance depends on units: write metres as
+millimetres and another direction wins. **What people get wrong.** Signs are free; we make the
+largest entry of a row of Vᵀ positive. New rows take the mean of the fit, not their own.
+
+Try: multiply one column of X by 1000 before `fit_pca(X, 2)`. What is the first component now?
 """
 
 # %%
 def rotate_pairs(M, n, p, q):
     """Equation (6) on pairs of rows p[i], q[i] of M, whose first n columns hold W transposed.
-
     No row is in two pairs, so all turn at once. Returns the largest |cosine| that it met."""
     a, b = M[p], M[q]  # (pairs, 2n)
     aa, bb, gamma = (np.einsum("ij,ij->i", x[:, :n], y[:, :n]) for x, y in [(a, a), (b, b), (a, b)])
@@ -178,13 +181,11 @@ def rotate_pairs(M, n, p, q):
 
 def svd_jacobi(A, sweeps=30):
     """Equation (4) by rotations: U (m, r), s (r,), Vt (r, n), r = min(m, n). Hestenes (1958).
-
     QR first makes the columns short. W and V stand side by side, so one rotation turns both.
     Demmel and Veselic (1992): why the small s of badly scaled columns keep their digits."""
     A = check_array("A", A, ndim=2)
     if A.shape[0] < A.shape[1]:
-        U, s, Vt = svd_jacobi(A.T, sweeps)
-        return Vt.T, s, U.T
+        return tuple(part.T for part in svd_jacobi(A.T, sweeps)[::-1])
     n, scale = A.shape[1], np.abs(A).max() or 1.0
     Q, R = np.linalg.qr(A / scale)  # (m, n), (n, n)
     M = np.zeros((n + n % 2, 2 * n))  # an odd n gets a partner of zeros
@@ -208,8 +209,8 @@ def svd_randomized(A, k, rng, oversample=10, power=4):
     """The first k of U, s, Vt by equation (7), with k + oversample random vectors from rng."""
     A = check_array("A", A, ndim=2)
     check_number("k", k, least=1, most=min(A.shape), integer=True)
-    check_number("oversample", oversample, least=0, integer=True)
-    check_number("power", power, least=0, integer=True)
+    for name, value in [("oversample", oversample), ("power", power)]:
+        check_number(name, value, least=0, integer=True)
     Q = rng.normal(size=(A.shape[1], k + oversample))
     for _ in range(power):  # qr, or all columns would turn into the first singular vector
         Q = np.linalg.qr(A.T @ np.linalg.qr(A @ Q)[0])[0]
@@ -217,65 +218,12 @@ def svd_randomized(A, k, rng, oversample=10, power=4):
     U, s, Vt = np.linalg.svd(Q.T @ A, full_matrices=False)
     return Q @ U[:, :k], s[:k], Vt[:k]
 
-# %% [markdown]
-"""
-### The library version
-
-`np.linalg.svd` is LAPACK: 35 times faster than Jacobi, less exact for small s. `randomized_svd`
-says n_oversamples and n_iter. From the same generator it draws the same Ω.
-
-Try: `svd_randomized` with `power=0`, on the digits and on random numbers. Where does it hurt?
-"""
-
-# %%
-def sklearn_svd_randomized(A, k, rng, oversample=10, power=4):
-    """Equation (7): U, s, Vt. rng is a np.random.RandomState, or its seed."""
-    from sklearn.utils.extmath import randomized_svd
-    names = dict(n_oversamples=oversample, n_iter=power, power_iteration_normalizer="QR")
-    return randomized_svd(A, k, random_state=rng, transpose=False, **names)
-
-def demo_svd(plot=False):
-    """A digit from ever fewer numbers; a small singular value that LAPACK gets wrong."""
-    print("\n== SVD: what do 1, 2, 3 and 8 terms show of a handwritten zero? ==\n")
-    X = load_digits_data(300)[0]
-    U, s, Vt = svd_jacobi(X[0].reshape(8, 8))
-    for row in np.hstack([np.clip((U[:, :k] * s[:k]) @ Vt[:k], 0, 16) for k in [1, 2, 3, 8]]):
-        print("  " + "".join(" .:-=+*#@"[round(grey / 2)] for grey in row).rstrip())
-    bad = np.array([[1e-10, 1e-20, 1], [1e-10, 2e-20, 3], [1e-10, 3e-20, 6]])  # det = 1e-30
-    for name, s in [("Jacobi", svd_jacobi(bad)[1]), ("LAPACK", np.linalg.svd(bad)[1])]:
-        right = abs(s.prod() * 1e30 - 1) < 1e-9
-        print(f"  badly scaled: is the product of the s by {name} equal to |det|? {right}")
-    (U, s, Vt), lapack, five = svd_jacobi(X), np.linalg.svd(X)[1], np.random.RandomState
-    wide, S = svd_jacobi(X[:40])[1], sklearn_svd_randomized(X, 5, five(0))[1]
-    return report(beside("svd", s=(s, lapack), U_s_Vt=((U * s) @ Vt, X),
-                         s_wide=(wide, np.linalg.svd(X[:40])[1]),
-                         s_randomised=(svd_randomized(X, 5, five(0))[1], S)))  # fmt: skip
-
-# %% [markdown]
-"""
-## PCA: which k directions show most of how the rows differ?
-
-Take out the mean m. The direction v of largest variance is an eigenvector of the covariance C:
-
-    C = (X - m)ᵀ(X - m) / (n - 1),   maximise vᵀCv where ‖v‖ = 1                     (8)
-    X - m = U diag(s) Vᵀ:   Z = (X - m) V,   variance of column i of Z = s²ᵢ / (n - 1)  (9)
-    whitened: Z ← Z / √variance, so that all columns have variance 1                (10)
-
-The columns of Z are uncorrelated, and by (5) no other k directions rebuild X - m better. The SVD
-of X - m is exact; the eigenvectors of C are quicker when n is much larger than d, but C squares
-the data: a direction 10⁻⁸ as long as the first drowns in rounding.
-**When it fails.** Variance is not importance, and depends on units: write metres as millimetres
-and another direction wins. At most n - 1 directions carry variance; to whiten more would divide
-by zero, so we refuse. **What people get wrong.** New rows take the mean of the fit, not their own.
-"""
-
-# %%
 def fix_signs(Vt):
-    """Flip rows so that the largest entry of each is positive: signs are free in (4)."""
+    """Flip rows so that the largest entry of each is positive."""
     return Vt * np.where(Vt[np.arange(len(Vt)), np.abs(Vt).argmax(axis=1)] < 0, -1, 1)[:, None]
 
 def fit_pca(X, k, method="svd"):
-    """m (d,), Vt (k, d), variance (k,), its share of the whole (k,): (9), or (8) by "covariance"."""
+    """m (d,), Vt (k, d), variance (k,), its share of the whole: (9), or (8) by "covariance"."""
     X = check_X(X)
     check_number("k", k, least=1, most=min(X.shape), integer=True)
     if (X == X[0]).all():
@@ -295,50 +243,66 @@ def fit_pca(X, k, method="svd"):
 def pca_transform(X, mean, Vt, whiten=None):
     """Z (n, k), equation (9). Pass the variance as `whiten` for equation (10)."""
     Z = (check_X(X, len(mean)) - mean) @ Vt.T  # (n, d) @ (d, k) -> (n, k)
-    if whiten is not None and whiten[-1] <= 1e-20 * whiten[0]:
+    if whiten is not None and whiten[-1] <= 1e-20 * whiten[0]:  # it would divide noise by zero
         raise ValueError("whiten must be above 0: the last component has no variance, so lower k")
     return Z if whiten is None else Z / np.sqrt(whiten)
 
-# %% [markdown]
-"""
-### The library version
-
-`PCA` calls the two ways "full" and "covariance_eigh", and adds underscores to its results.
-
-Try: multiply one column of X by 1000 before `fit_pca(X, 2)`. What is the first component now?
-"""
-
 # %%
+# The library version. np.linalg.svd is LAPACK; randomized_svd draws Omega as we do, given the same
+# generator. PCA calls our two ways "full" and "covariance_eigh".
+def sklearn_svd_randomized(A, k, rng, oversample=10, power=4):
+    """Equation (7): U, s, Vt. rng is a np.random.RandomState, or its seed."""
+    from sklearn.utils.extmath import randomized_svd
+    names = dict(n_oversamples=oversample, n_iter=power, power_iteration_normalizer="QR")
+    return randomized_svd(A, k, random_state=rng, transpose=False, **names)
+
 def sklearn_pca(X, k, method="svd", whiten=False):
     """Equations (8) to (10): the fitted PCA."""
     from sklearn.decomposition import PCA
     solver = {"svd": "full", "covariance": "covariance_eigh"}[method]
     return PCA(k, whiten=whiten, svd_solver=solver).fit(X)
 
+def demo_svd(plot=False):
+    """A digit from ever fewer numbers; a small singular value that LAPACK gets wrong."""
+    print("\n== SVD: what do 1, 2, 3 and 8 terms show of a handwritten zero? ==\n")
+    X, seeded = load_digits_data(200)[0], np.random.RandomState
+    U, s, Vt = svd_jacobi(X[0].reshape(8, 8))
+    for row in np.hstack([np.clip((U[:, :k] * s[:k]) @ Vt[:k], 0, 16) for k in [1, 2, 3, 8]]):
+        print("  " + "".join(" .:-=+*#@"[round(grey / 2)] for grey in row).rstrip())
+    bad = np.array([[1e-10, 1e-20, 1], [1e-10, 2e-20, 3], [1e-10, 3e-20, 6]])  # det = 1e-30
+    for name, s in [("Jacobi", svd_jacobi(bad)[1]), ("LAPACK", np.linalg.svd(bad)[1])]:
+        right = abs(s.prod() * 1e30 - 1) < 1e-9
+        print(f"  badly scaled: is the product of the s by {name} equal to |det|? {right}")
+    (U, s, Vt), wide = svd_jacobi(X), svd_jacobi(X[:40])[1]
+    few = svd_randomized(X, 5, seeded(0))[1], sklearn_svd_randomized(X, 5, seeded(0))[1]
+    return report(beside("svd", {
+        "s": (s, np.linalg.svd(X)[1]), "U s Vt": ((U * s) @ Vt, X), "randomised s": few,
+        "s of a wide matrix": (wide, np.linalg.svd(X[:40])[1])}))  # fmt: skip
+
 def plot_map(filename, Z, labels, title):
     """Write each label at its place on the map Z (n, 2); digits in ten colours."""
     def draw(ax):
+        ax.set(title=title, xlabel="coordinate 1", ylabel="coordinate 2")
         ax.scatter(Z[:, 0], Z[:, 1], s=0)
         for (x, y), text in zip(Z[:, :2], map(str, labels)):
             ax.text(x, y, text, fontsize=8, color=f"C{text}" if text.isdigit() else "black")
-        ax.set(title=title, xlabel="coordinate 1", ylabel="coordinate 2")
     save_plot(filename, draw, size=(8, 6))
 
 def demo_pca(plot=False):
     """64 grey values as k numbers: what share of the variance is left."""
     print("\n== PCA: what share of the variance of 64 grey values do k numbers keep? ==\n")
-    (X, y), same = load_digits_data(), []
-    for method in ["svd", "covariance"]:
+    (X, y), same = load_digits_data(), {}
+    for method, whiten in [("svd", False), ("svd", True), ("covariance", True)]:
         mean, Vt, variance, share = fit_pca(X, 20, method)
-        plain, white = (sklearn_pca(X, 20, method, whiten) for whiten in [False, True])
-        Z, W = pca_transform(X, mean, Vt), pca_transform(X, mean, Vt, variance)
-        same += beside("pca", **{f"Z by {method}": (Z, plain.transform(X)), "whitened": (
-            W, white.transform(X)), "shares": (share, plain.explained_variance_ratio_)})  # fmt: skip
+        model = sklearn_pca(X, 20, method, whiten)
+        Z = pca_transform(X, mean, Vt, variance if whiten else None)
+        same[f"Z, {method=}, {whiten=}"] = Z, model.transform(X)
+        same[f"shares, {method=}"] = share, model.explained_variance_ratio_
     for k in [1, 2, 5, 10, 20]:
         print(f"  k = {k:2}  {'#' * round(50 * share[:k].sum()):50} {share[:k].sum():.0%}")
     if plot:
         plot_map("embeddings_pca.png", Z, y, "Digits by PCA")
-    return report(same)
+    return report(beside("pca", same))
 
 # %% [markdown]
 """
@@ -351,13 +315,15 @@ among the n texts. df counts the texts that hold it (Sparck Jones, 1972):
     x = tf · idf, then x ← x / ‖x‖;   sublinear: 1 + ln tf in place of tf > 0        (12)
 
 *Latent semantic analysis*: "car" and "automobile" are two columns that know nothing of each other.
-The first k terms of an SVD merge words that keep the same company (Deerwester et al., 1990). X is
-not centred here:
+The first k terms of an SVD of X, which is not centred, merge words that keep the same company
+(Deerwester et al., 1990):
 
     X ≈ U diag(s) Vᵀ,   Z = X V = U diag(s)                                          (13)
 
 **When it fails.** Order is lost: "dog bites man" equals "man bites dog". Words that the fit has
 not seen count for nothing; a text of only those, or an empty one, becomes a row of zeros.
+
+Try: a ninth text, "the automobile is a car". How far does the cosine in 2 dimensions move?
 """
 
 # %%
@@ -386,12 +352,12 @@ def tfidf(texts, vocabulary, idf, sublinear=False, norm="l2"):
     """Equation (12): X (n, words). norm: "l2" (length 1), "l1" (sum 1) or None."""
     if norm not in ("l2", "l1", None):
         raise ValueError(f"norm must be 'l2', 'l1' or None, not {norm!r}")
-    rows, width = [words(text) for text in check_texts(texts)], len(vocabulary)
-    cells = [i * width + vocabulary[w] for i, row in enumerate(rows) for w in row if w in vocabulary]
-    X = np.bincount(np.array(cells, dtype=int), minlength=len(rows) * width).astype(float)
+    rows, d = [words(text) for text in check_texts(texts)], len(vocabulary)
+    cells = [i * d + vocabulary[w] for i, row in enumerate(rows) for w in row if w in vocabulary]
+    X = np.bincount(np.array(cells, dtype=int), minlength=len(rows) * d).astype(float)
     if sublinear:
         X[X > 0] = 1 + np.log(X[X > 0])
-    X = X.reshape(len(rows), width) * idf
+    X = X.reshape(len(rows), d) * idf
     if norm == "l1":
         X /= np.maximum(X.sum(axis=1, keepdims=True), 1e-300)  # an empty text stays zero
     return unit_rows(X) if norm == "l2" else X
@@ -403,48 +369,37 @@ def fit_lsa(X, k):
     Vt = fix_signs(np.linalg.svd(X, full_matrices=False)[2][:k])
     return X @ Vt.T, Vt
 
-# %% [markdown]
-"""
-### The library version
-
-`TfidfVectorizer` (smooth_idf, sublinear_tf) returns a sparse matrix, as most entries are zero.
-`TruncatedSVD` is LSA: "arpack" finds the exact answer, its default a random one as in (7).
-
-Try: a ninth text, "the automobile is a car". How far does the cosine in 2 dimensions move?
-"""
-
 # %%
+# The library version: TfidfVectorizer returns a sparse matrix. TruncatedSVD is LSA.
 def sklearn_tfidf(texts, smooth=True, sublinear=False, norm="l2"):
     """Equations (11) and (12): the fitted TfidfVectorizer."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     return TfidfVectorizer(smooth_idf=smooth, sublinear_tf=sublinear, norm=norm).fit(texts)
 
 def sklearn_lsa(X, k):
-    """Equation (13): the fitted TruncatedSVD."""
+    """Equation (13): the fitted TruncatedSVD; "arpack" is exact, the default is random as (7)."""
     from sklearn.decomposition import TruncatedSVD
     return TruncatedSVD(k, algorithm="arpack", tol=0, random_state=0).fit(X)
 
-TEXTS = [
-    "the car needs a new engine and new brakes", "an automobile needs an engine and brakes",
-    "the engine of this car drives two wheels", "brakes stop the wheels of an automobile",
-    "bread needs flour, water and salt", "flour and water make the dough of a bread",
-    "a cake needs flour, sugar and butter", "butter and sugar make the cake sweet",
-]  # fmt: skip
+TEXTS = ["the car needs a new engine and new brakes", "an automobile needs an engine and brakes",
+         "the engine of this car drives two wheels", "brakes stop the wheels of an automobile",
+         "bread needs flour, water and salt", "flour and water make the dough of a bread",
+         "a cake needs flour, sugar and butter", "butter and sugar make the cake sweet"]  # fmt: skip
 
 def demo_tfidf(plot=False):
     """Eight short texts, in which two words that never meet become one direction."""
     print("\n== TF-IDF and LSA: is a car an automobile? No text holds both. ==\n")
-    vocabulary, idf = fit_tfidf(TEXTS)
-    X, same = tfidf(TEXTS, vocabulary, idf), []
+    (vocabulary, idf), same = fit_tfidf(TEXTS), {}
+    X = tfidf(TEXTS, vocabulary, idf)
     Z, Vt = fit_lsa(X, 2)
-    for name, columns in [("in all dimensions", X), ("in 2 dimensions", Vt)]:
-        a, b = columns[:, [vocabulary["car"]]].T, columns[:, [vocabulary["automobile"]]].T
-        print(f"  cosine of car and automobile {name}: {similarity(a, b)[0, 0]:.2f}")
+    for name, columns in [("all", X), ("2", Vt)]:
+        cosine = similarity(columns.T, columns.T)[vocabulary["car"], vocabulary["automobile"]]
+        print(f"  cosine of car and automobile in {name} dimensions: {cosine:.2f}")
     for smooth, sublinear, norm in [(True, False, "l2"), (False, True, "l1"), (True, True, None)]:
         theirs = sklearn_tfidf(TEXTS, smooth, sublinear, norm).transform(TEXTS).toarray()
         ours = tfidf(TEXTS, *fit_tfidf(TEXTS, smooth), sublinear, norm)
-        same += beside("tfidf", **{f"{smooth=}, {sublinear=}, {norm=}": (ours, theirs)})
-    return report(same + beside("tfidf", LSA=(Z, sklearn_lsa(X, 2).transform(X))))
+        same[f"{smooth=}, {sublinear=}, {norm=}"] = ours, theirs
+    return report(beside("tfidf", same | {"LSA": (Z, sklearn_lsa(X, 2).transform(X))}))
 
 # %% [markdown]
 """
@@ -456,15 +411,17 @@ Choose centres c and labels l so that each point is near its own centre. J is th
     lᵢ ← argmin over j of ‖xᵢ - cⱼ‖²  =  argmax over j of xᵢ·cⱼ - ‖cⱼ‖²/2              (15)
     cⱼ ← mean of the points with label j                                             (16)
 
-Lloyd's algorithm (1957, printed 1982) takes (15) and (16) in turn. Neither can raise J and there
-are finitely many labellings, so it stops: in a *local* minimum that depends on the start.
-k-means++ (Arthur and Vassilvitskii, 2007) draws the next centre among the points with
+Lloyd (1957) takes (15) and (16) in turn. Neither can raise J and there are finitely many
+labellings, so it stops: in a *local* minimum that depends on the start. k-means++ (Arthur and
+Vassilvitskii, 2007) draws the next centre among the points:
 
     probability of xᵢ = D²ᵢ / Σ D²,   D² = squared distance to the nearest centre so far   (17)
 
 **When it fails.** Long groups, or large beside small ones, are cut in pieces. A centre can lose all
 its points; their mean is then 0/0, so we move it onto the point that lies worst.
 **What people get wrong.** J falls whenever k grows, so the smallest J cannot choose k.
+
+Try: start from ten random rows eight times. How far apart are the inertias?
 """
 
 # %%
@@ -505,7 +462,6 @@ def kmeans_plus_plus(X, k, rng):
 
 def fit_kmeans(X, start, steps=300):
     """Lloyd's algorithm from the centres `start` (k, d), until no centre moves.
-
     Returns centers (k, d), labels (n,), the inertia (14) and the number of steps."""
     X, centers = check_X(X), check_array("start", start, ndim=2)
     check_number("steps", steps, least=1, integer=True)
@@ -523,16 +479,9 @@ def fit_kmeans(X, start, steps=300):
         warnings.warn(f"fit_kmeans: centres still moved after {steps} steps", DidNotConverge)
     return centers + middle, labels, float(((X - centers[labels]) ** 2).sum()), step
 
-# %% [markdown]
-"""
-### The library version
-
-`KMeans` tries `n_init` starts and stops when centres move little. One start, `tol=0`: as we do.
-
-Try: start from ten random rows eight times. How far apart are the inertias?
-"""
-
 # %%
+# The library version tries n_init starts and stops when centres move little. One start and tol=0
+# make it run to the end, as we do.
 def sklearn_kmeans(X, start, steps=300):
     """Equations (14) to (16): the fitted KMeans."""
     from sklearn.cluster import KMeans
@@ -545,12 +494,13 @@ def demo_kmeans(plot=False):
     (X, y), seeded = load_digits_data(), np.random.RandomState
     begin = kmeans_plus_plus(X, 10, seeded(0))
     theirs = kmeans_plusplus(X, 10, random_state=seeded(0), n_local_trials=1)[0]
-    same = beside("numbers", start=(begin, theirs))
-    for start in [np.vstack([X[:9], 99 + 0 * X[:1]]), begin]:  # 99: nearest to nothing
+    same = beside("numbers", {"k-means++": (begin, theirs)})
+    for name, start in [("empty", np.vstack([X[:9], 99 + 0 * X[:1]])), ("++", begin)]:
         (centers, labels, inertia, steps), model = fit_kmeans(X, start), sklearn_kmeans(X, start)
-        same += beside("numbers", labels=(labels, model.labels_), steps=(steps, model.n_iter_))
-        theirs = (centers, model.cluster_centers_), (inertia, model.inertia_)
-        same += beside("k-means", centres=theirs[0], inertia=theirs[1])
+        same += beside("numbers", {f"labels, {name}": (labels, model.labels_),
+                                   f"steps, {name}": (steps, model.n_iter_)})  # fmt: skip
+        same += beside("k-means", {f"centres, {name}": (centers, model.cluster_centers_),
+                                   f"inertia, {name}": (inertia, model.inertia_)})  # fmt: skip
     for size in (np.bincount(y[labels == j]) for j in range(10)):
         print(f"  {size.sum():3} digits, {size.max() / size.sum():3.0%} of them a {size.argmax()}")
     return report(same)
@@ -574,6 +524,8 @@ The descent has momentum. For 250 steps it follows 12 P, which gathers clusters 
 still room to pass (van der Maaten and Hinton, 2008). All n² pairs are kept: n up to thousands.
 **What people get wrong.** Sizes of clusters and gaps between them mean nothing. The descent is
 chaotic: change the last digit of one number, and another map comes out, equally good.
+
+Try: perplexity 3 and 80. Which draws many islands, and do they mean anything?
 """
 
 # %%
@@ -632,32 +584,17 @@ def fit_tsne(X, perplexity=30.0, steps=1000):
     Y = tsne_steps(12 * P, 1e-4 * Y / Y[:, 0].std(), 250, lr, momentum=0.5)
     return tsne_steps(P, Y, steps - 250, lr, momentum=0.8)
 
-# %% [markdown]
-"""
-### The library version
-
-`TSNE(method="exact")` is the same; its default, "barnes_hut", treats far points as groups. To
-compare single steps we call the private functions of which it is made.
-
-Try: perplexity 3 and 80. Which draws many islands, and do they mean anything?
-"""
-
 # %%
-def sklearn_tsne(X, perplexity=30.0, steps=1000):
-    """Equations (18) to (22): the fitted TSNE."""
-    from sklearn.manifold import TSNE
-    return TSNE(perplexity=perplexity, init="pca", method="exact", max_iter=steps).fit(X)
-
-def sklearn_tsne_parts(X, perplexity, P, Y, steps, lr, momentum):
+# The library version: TSNE(method="exact"). To compare steps we call the functions it is made of.
+def sklearn_tsne(X, perplexity, P, Y, steps, lr, momentum):
     """Equation (19) from X; from P and Y: (21), (22), and the map after some steps."""
     from scipy.spatial.distance import squareform
     from sklearn.manifold import _t_sne as t
     from sklearn.metrics import euclidean_distances
     theirs = t._joint_probabilities(euclidean_distances(X, squared=True), perplexity, 0)
-    args = [squareform(P, checks=False), 1, *Y.shape]
-    loss, gradient = t._kl_divergence(Y.ravel(), *args)
-    end = t._gradient_descent(t._kl_divergence, Y.ravel(), 0, steps, learning_rate=lr,
-                              momentum=momentum, min_grad_norm=0, args=args)[0]  # fmt: skip
+    more = dict(args=[squareform(P, checks=False), 1, *Y.shape], learning_rate=lr, momentum=momentum)
+    loss, gradient = t._kl_divergence(Y.ravel(), *more["args"])
+    end = t._gradient_descent(t._kl_divergence, Y.ravel(), 0, steps, min_grad_norm=0, **more)[0]
     return squareform(theirs), loss, gradient.reshape(Y.shape), end.reshape(Y.shape)
 
 def demo_tsne(plot=False):
@@ -671,13 +608,13 @@ def demo_tsne(plot=False):
         same = y[nearest(Z, Z, 2, "euclidean")[1][:, 1]] == y
         print(f"  the nearest neighbour has the same name, {name:11} {same.mean():.0%}")
     P, start = joint_probabilities(X, 20.0), 1e-4 * flat / flat[:, 0].std()
-    P2, loss, slope, end = sklearn_tsne_parts(X, 20.0, 12 * P, start, 20, 20, 0.5)
+    theirs, loss, slope, end = sklearn_tsne(X, 20.0, 12 * P, start, 20, 20, 0.5)
     if plot:
         plot_map("embeddings_tsne.png", Y, y, "Digits by t-SNE")
-    return report(beside("t-SNE P", P_over_max=(P / P2.max(), P2 / P2.max())) + beside(
-        "t-SNE", KL=(tsne_loss(12 * P, start), loss),  # the slope is tiny: compare shares of it
-        slope_over_max=(tsne_gradient(12 * P, start) / slope.max(), slope / slope.max()),
-        map_after_20_steps=(tsne_steps(12 * P, start, 20, 20, 0.5), end)))  # fmt: skip
+    return report(beside("t-SNE P", {"P / max": (P / P.max(), theirs / P.max())}) + beside("t-SNE", {
+        "KL": (tsne_loss(12 * P, start), loss),
+        "gradient / max": (tsne_gradient(12 * P, start) / slope.max(), slope / slope.max()),
+        "20 steps": (tsne_steps(12 * P, start, 20, 20, 0.5), end)}))  # fmt: skip
 
 # %% [markdown]
 """
@@ -685,7 +622,8 @@ def demo_tsne(plot=False):
 
 "You shall know a word by the company it keeps" (Firth, 1957). Given a word, tell a neighbour o
 that really stood near it from K words drawn at random: *skip-gram with negative sampling*
-(Mikolov et al., 2013). For one pair, with v the centre, u a context, y = 1 if u is real, else 0:
+(Mikolov et al., 2013). With v the centre, u a context, y = 1 if u is real, else 0, and
+σ(x) = 1 / (1 + exp(-x)) the sigmoid, one pair costs
 
     L = -ln σ(v·uₒ) - Σₖ ln σ(-v·uₖ)                                                 (23)
     g = σ(v·u) - y,   ∂L/∂v = Σ g u,   ∂L/∂u = g v                                   (24)
@@ -696,13 +634,11 @@ get the same v, and a difference in company becomes a difference of vectors: que
 woman - man. If all pairs of a batch share their negatives, (24) is a matrix product: faster, less
 varied. **When it fails.** A word has one vector, so "bank" has one meaning. Opposites keep the
 same company and come out alike. Rare words stay near their random start.
+
+Try: `window=1`. Which neighbours does "sofa" keep, and how many analogies are lost?
 """
 
 # %%
-def sigmoid(x):
-    """1 / (1 + exp(-x)), in a form that cannot overflow."""
-    return 0.5 + 0.5 * np.tanh(0.5 * x)
-
 def make_pairs(sentences, window):
     """Centre and context numbers, two arrays, of all words at most `window` apart."""
     pairs = [pair for ids in sentences for gap in range(1, window + 1)
@@ -711,21 +647,20 @@ def make_pairs(sentences, window):
 
 def skipgram_gradient(V, U, center, context, negatives):
     """The mean of (23) over B pairs, and its gradients (24) for all of V and of U.
-
     negatives holds word numbers: (B, K), or (K,) that all pairs share."""
     v, o, u = V[center], U[context], U[negatives]  # (B, d), (B, d), (B, K, d) or (K, d)
     shared, z_true = u.ndim == 2, np.einsum("bd,bd->b", v, o)
     z = v @ u.T if shared else np.einsum("bd,bkd->bk", v, u)  # (B, K)
     loss = (np.logaddexp(0, -z_true).sum() + np.logaddexp(0, z).sum()) / len(v)
-    g, g_true = sigmoid(z) / len(v), ((sigmoid(z_true) - 1) / len(v))[:, None]
+    g = (0.5 + 0.5 * np.tanh(z / 2)) / len(v)  # the sigmoid, in a form that cannot overflow
+    g_true = (0.5 * np.tanh(z_true / 2) - 0.5)[:, None] / len(v)
     dv = (g @ u if shared else np.einsum("bk,bkd->bd", g, u)) + g_true * o
     du = g.T @ v if shared else (g[:, :, None] * v[:, None]).reshape(-1, V.shape[1])
-    rows = np.concatenate([context, negatives.ravel()])
-    return loss, add_rows(V.shape, center, dv), add_rows(U.shape, rows, np.vstack([g_true * v, du]))
+    rows, du = np.concatenate([context, negatives.ravel()]), np.vstack([g_true * v, du])
+    return loss, add_rows(V.shape, center, dv), add_rows(U.shape, rows, du)
 
 def fit_word2vec(texts, rng, d=16, window=3, negatives=5, lr=2.0, epochs=5, batch=256):
     """The vocabulary {word: row}, V and U (words, d), and the loss of each step.
-
     lr looks large because (23) is averaged over a batch, and a word is in few of its pairs."""
     whole = dict(d=d, window=window, negatives=negatives, epochs=epochs, batch=batch)
     for name, value in whole.items():
@@ -737,13 +672,12 @@ def fit_word2vec(texts, rng, d=16, window=3, negatives=5, lr=2.0, epochs=5, batc
     center, context = make_pairs([[vocabulary[w] for w in s] for s in sentences], window)
     if len(center) == 0:
         raise ValueError("texts must hold two words that stand together at least")
-    chance = np.array([counts[word] for word in vocabulary]) ** 0.75  # equation (25)
-    V, losses = rng.uniform(-0.5 / d, 0.5 / d, size=(len(counts), d)), []
+    p = np.array([counts[word] for word in vocabulary]) ** 0.75  # equation (25)
+    V, losses = rng.uniform(-0.5 / d, 0.5 / d, size=(len(p), d)), []
     U = np.zeros_like(V)
     for _ in range(epochs):
-        order = rng.permutation(len(center))
-        for rows in np.split(order, range(batch, len(order), batch)):
-            drawn = rng.choice(len(V), size=(len(rows), negatives), p=chance / chance.sum())
+        for rows in np.split(rng.permutation(len(center)), range(batch, len(center), batch)):
+            drawn = rng.choice(len(p), size=(len(rows), negatives), p=p / p.sum())
             loss, dV, dU = skipgram_gradient(V, U, center[rows], context[rows], drawn)
             V, U = V - lr * dV, U - lr * dU
             losses.append(loss)
@@ -751,40 +685,31 @@ def fit_word2vec(texts, rng, d=16, window=3, negatives=5, lr=2.0, epochs=5, batc
 
 def analogy(vocabulary, V, a, b, c):
     """The word d for which a : b = c : d, as d is closest in cosine to v(b) - v(a) + v(c)."""
-    V = unit_rows(V)
-    score = V @ (V[vocabulary[b]] - V[vocabulary[a]] + V[vocabulary[c]])
-    score[[vocabulary[word] for word in (a, b, c)]] = -np.inf  # they would often win
+    V, (i, j, k) = unit_rows(V), (vocabulary[word] for word in (a, b, c))
+    score = V @ (V[j] - V[i] + V[k])
+    score[[i, j, k]] = -np.inf  # they would often win
     return list(vocabulary)[score.argmax()]
 
-# %% [markdown]
-"""
-### The library version
-
-torch has no word2vec, but says (23) in one line; autograd finds (24) and `SGD` takes the steps.
-
-Try: `window=1`. Which neighbours does "sofa" keep, and how many analogies are lost?
-"""
-
 # %%
+# The library version. torch says (23) in one line; autograd finds (24), SGD takes the steps.
 def torch_skipgram(V, U, batches, lr):
     """The losses, V and U after one SGD step for each (center, context, negatives)."""
     import torch
-    from torch.nn.functional import logsigmoid
     V, U = (torch.tensor(np.array(table), requires_grad=True) for table in (V, U))
-    optimizer, losses = torch.optim.SGD([V, U], lr=lr), []
+    optimizer, losses, log = torch.optim.SGD([V, U], lr=lr), [], torch.nn.functional.logsigmoid
     for batch in batches:
         center, context, negatives = (torch.tensor(ids) for ids in batch)
-        v, o, u = V[center], U[context], U[negatives]
+        v, u = V[center], U[negatives]
         z = v @ u.T if u.ndim == 2 else torch.einsum("bd,bkd->bk", v, u)
-        loss = -(logsigmoid((v * o).sum(1)).sum() + logsigmoid(-z).sum()) / len(v)
+        loss = -(log((v * U[context]).sum(1)).sum() + log(-z).sum()) / len(v)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     return losses, V.detach().numpy(), U.detach().numpy()
 
-PAIRS = {"king queen": "crown throne", "actor actress": "stage film", "uncle aunt": "family visit",
-         "waiter waitress": "table menu", "monk nun": "prayer abbey", "boy girl": "school toy"}  # fmt: skip
+PAIRS = {"king queen": "crown throne", "actor actress": "stage film", "boy girl": "school toy",
+         "waiter waitress": "table menu", "monk nun": "prayer abbey", "uncle aunt": "family visit"}
 
 def make_sentences(rng, n):
     """A grammar: six roles with their things, each for a man and a woman; and sofa = couch."""
@@ -792,33 +717,31 @@ def make_sentences(rng, n):
     for role, woman, seat in zip(*rng.integers([[6], [2], [2]], size=(3, n))):
         pair, (his, he) = list(PAIRS)[role], [("his", "he"), ("her", "she")][woman]
         first, second = rng.permutation(PAIRS[pair].split())
-        texts.append(f"{pair.split()[woman]} knows {first} {his} {second} {he}")
-        texts.append(f"sit down {['sofa', 'couch'][seat]} soft pillow")
+        texts += [f"{pair.split()[woman]} knows {first} {his} {second} {he}",
+                  f"sit down {['sofa', 'couch'][seat]} soft pillow"]  # fmt: skip
     return texts
 
 def demo_word2vec(plot=False):
-    """Neighbours and analogies after 2000 generated sentences; five steps beside torch."""
+    """Neighbours and analogies after 2000 generated sentences; a step beside torch."""
     print("\n== word2vec: what is king - uncle + aunt? ==\n")
-    rng, same, twos = np.random.default_rng(0), [], [pair.split() for pair in PAIRS]
+    rng, same, twos = np.random.default_rng(0), {}, [pair.split() for pair in PAIRS]
     vocabulary, V, U, _ = fit_word2vec(make_sentences(rng, 1000), rng)
     for word in ["sofa", "king", "film"]:
         rows = nearest(V, V[[vocabulary[word]]], 4)[1][0, 1:]
         print(f"  near {word}:", *(list(vocabulary)[row] for row in rows))
     right = [analogy(vocabulary, V, *a, c) == d for a in twos for c, d in twos if a[0] != c]
     print(f"  king - uncle + aunt: {analogy(vocabulary, V, 'uncle', 'aunt', 'king')};",
-          f"{sum(right)} of {len(right)} such analogies hold, {30 / (len(V) - 3):.1f} would by chance")  # fmt: skip
+          f"{sum(right)} of 30 such analogies hold; chance: {30 / (len(V) - 3):.1f}")  # fmt: skip
     for name, shape in [("own", (64, 5)), ("shared", 5)]:
-        draw, v, u = lambda shape: rng.integers(len(V), size=shape), V, U
-        batches = [(*draw((2, 64)), draw(shape)) for _ in range(5)]
-        losses, V5, U5 = torch_skipgram(V, U, batches, 1.0)
-        for batch in batches:
-            loss, dV, dU = skipgram_gradient(v, u, *batch)
-            v, u = v - dV, u - dU
-        same += beside("word2vec", **{f"loss 5, {name} negatives": (loss, losses[-1]), "v": (v, V5), "u": (u, U5)})
+        batch = (*rng.integers(len(V), size=(2, 64)), rng.integers(len(V), size=shape))
+        loss, dV, dU = skipgram_gradient(V, U, *batch)
+        losses, V1, U1 = torch_skipgram(V, U, [batch], 1.0)
+        same |= {f"loss, {name} negatives": (loss, losses[0]), f"V, {name}": (V - dV, V1)}
+        same[f"U, {name}"] = U - dU, U1
     if plot:
         Z = pca_transform(V, *fit_pca(V, 2)[:2])
         plot_map("embeddings_words.png", Z, vocabulary, "Word vectors by PCA")
-    return report(same)
+    return report(beside("word2vec", same))
 
 # %% [markdown]
 """
@@ -841,18 +764,20 @@ vectors: its piece, its position, its type. Then some layers, each
 A row of the softmax sums to 1: each token becomes a mixture of what it looks at. *Heads* do so
 side by side, on their own columns. Texts of a batch are padded to one length; a mask gives padding
 no weight. *Pooling* makes one vector of T: their mean, or the first, [CLS].
+
 **When it fails.** What is beyond the model's limit, often 256 tokens, is cut off in silence. Vectors
 of two models cannot be compared. **What people get wrong.** Padding that counts in the mean.
+
+Try: `python embeddings.py --model FOLDER` with all-MiniLM-L6-v2, or its kind, on your disk.
 """
 
 # %%
 def mean_vectors(texts, vocabulary, V):
     """Equation (26): Z (n, d). An unknown word counts as zeros, and an empty text is zeros."""
-    texts = check_texts(texts)
-    Z = np.zeros((len(texts), V.shape[1]))
+    Z = np.zeros((len(texts := check_texts(texts)), V.shape[1]))
     for z, found in zip(Z, map(words, texts)):
-        z += V[[vocabulary[word] for word in found if word in vocabulary]].sum(axis=0)
-        z /= max(len(found), 1)
+        known = [vocabulary[word] for word in found if word in vocabulary]
+        z += V[known].sum(axis=0) / max(len(found), 1)
     return Z
 
 CHINESE = "([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b81f"
@@ -895,51 +820,46 @@ def read_safetensors(path):
                 raise ValueError(f"{name} is of type {kind}, only F32 and F16 can be read")
             if not 0 <= first <= last <= len(data) - end:
                 raise ValueError(f"{name} lies outside of the file")
-            numbers = np.frombuffer(data[end + first : end + last], "<f4" if kind == "F32" else "<f2")
-            weights[name.removeprefix("bert.")] = numbers.reshape(entry["shape"]).astype(np.float32)
+            numbers = np.frombuffer(data[end + first : end + last], f"<f{int(kind[1:]) // 8}")
+            weights[name.removeprefix("bert.")] = numbers.reshape(entry["shape"]).astype("f4")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is cut off or not what it should be: {error}") from None
     return weights
 
+def read_json(path, default=None):
+    """The content of a JSON file, or the default if there is one and there is no file."""
+    try:
+        return default if default is not None and not path.exists() else json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(f"folder holds no sentence encoder: cannot read {path}") from None
+
 def load_encoder(folder):
     """What SentenceTransformer.save wrote, as a dict. Refuses by name what is not done here."""
-    def read(path, default=None):
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            if default is None or path.exists():
-                raise ValueError(f"{folder} holds no sentence encoder: cannot read {path}") from None
-            return default
-
-    modules = read(Path(folder) / "modules.json")
+    folder = Path(folder)
+    modules = read_json(folder / "modules.json")
     kinds = " ".join(module["type"].rpartition(".")[2] for module in modules)
-    home, pool = (Path(folder) / module["path"] for module in [*modules, *modules][:2])
-    config, pooling = read(home / "config.json"), read(pool / "config.json")
+    home, pool = (folder / module["path"] for module in [*modules, *modules][:2])
+    config, pooling = read_json(home / "config.json"), read_json(pool / "config.json")
     older = [key.split("_")[2] for key in pooling if key.startswith("pooling_mode_") and pooling[key]]
     mode = str(pooling.get("pooling_mode", " ".join(older)))  # older: "pooling_mode_cls_token": true
-    for what, value, known in [
-        ("modules", kinds, ("Transformer Pooling", "Transformer Pooling Normalize")),
-        ("model_type", config.get("model_type"), ("bert",)),
-        ("hidden_act", config.get("hidden_act"), ("gelu",)),
-        ("pooling", mode, ("mean", "cls")),
-    ]:
-        if value not in known:
-            raise ValueError(f"{folder}: {what} must be {' or '.join(known)}, not {value}")
-    cut, more = (read(home / f"{name}_config.json", {}) for name in ["tokenizer", "sentence_bert"])
-    prompts = read(Path(folder) / "config_sentence_transformers.json", {})
+    for what, value, known in [("modules", kinds.removesuffix(" Normalize"), "Transformer Pooling"),
+                               ("model_type", config.get("model_type"), "bert"),
+                               ("hidden_act", config.get("hidden_act"), "gelu"),
+                               ("pooling", mode, "cls" if mode == "cls" else "mean")]:  # fmt: skip
+        if value != known:
+            raise ValueError(f"{folder}: {what} must be {known}, not {value}")
+    cut, more = (read_json(home / f"{name}_config.json", {}) for name in ["tokenizer", "sentence_bert"])
+    prompts = read_json(folder / "config_sentence_transformers.json", {})
     lower, accents = cut.get("do_lower_case", True), cut.get("strip_accents")
     limit = more.get("max_seq_length") or cut.get("model_max_length", math.inf)
+    split = dict(lower=lower or more.get("do_lower_case", False), chinese=cut.get(
+        "tokenize_chinese_chars", True), strip_accents=lower if accents is None else accents)  # fmt: skip
     return dict(
-        weights=read_safetensors(home / "model.safetensors"),
-        vocabulary=read(home / "tokenizer.json")["model"]["vocab"],
-        split=dict(lower=lower or more.get("do_lower_case", False),
-                   strip_accents=lower if accents is None else accents,
-                   chinese=cut.get("tokenize_chinese_chars", True)),
-        limit=int(min(limit, config["max_position_embeddings"])),
-        heads=config["num_attention_heads"], eps=config["layer_norm_eps"],
-        cls=mode == "cls", normalize="Normalize" in kinds,
-        prompt=prompts.get("prompts", {}).get(prompts.get("default_prompt_name"), ""),
-    )  # fmt: skip
+        weights=read_safetensors(home / "model.safetensors"), split=split, cls=mode == "cls",
+        vocabulary=read_json(home / "tokenizer.json")["model"]["vocab"], normalize="Norm" in kinds,
+        limit=int(min(limit, config["max_position_embeddings"])), eps=config["layer_norm_eps"],
+        heads=config["num_attention_heads"],
+        prompt=prompts.get("prompts", {}).get(prompts.get("default_prompt_name"), ""))  # fmt: skip
 
 def token_ids(encoder, text):
     """Numbers of [CLS], of the pieces as far as the limit allows, and of [SEP]."""
@@ -953,8 +873,7 @@ def token_ids(encoder, text):
 def layer_norm(x, gain, bias, eps):
     """Equation (27)."""
     x = x - x.mean(axis=-1, keepdims=True)
-    x /= np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-    return x * gain + bias
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * gain + bias
 
 def gelu(x):
     """Equation (29) as max(x, 0) - |x| (1 - erf(|x| / √2)) / 2. numpy has no erf: Abramowitz and
@@ -965,8 +884,7 @@ def gelu(x):
     for a in [-1.453152027, 1.421413741, -0.284496736, 0.254829592]:
         rest += a
         rest *= t
-    rest *= np.exp(-z * z)
-    return np.maximum(x, 0) - z * rest / math.sqrt(2)
+    return np.maximum(x, 0) - z * rest * np.exp(-z * z) / math.sqrt(2)
 
 def attention(q, k, v, mask, heads):
     """Equation (28) for B texts of T tokens: q, k, v (B T, h), mask (B, T) -> (B T, h)."""
@@ -982,13 +900,10 @@ def bert(ids, mask, W, heads, eps):
     """Token vectors (B, T, h) of the numbers ids (B, T): three embeddings, then layers (30)."""
     def dense(x, name):
         return x @ W[f"{name}.weight"].T + W[f"{name}.bias"]
-
     def norm(x, name):
         return layer_norm(x, W[f"{name}.LayerNorm.weight"], W[f"{name}.LayerNorm.bias"], eps)
-
-    names = ["word", "position", "token_type"]
-    piece, place, kind = (W[f"embeddings.{name}_embeddings.weight"] for name in names)
-    x = piece[ids] + place[: ids.shape[1]] + kind[0]
+    at = "embeddings.{}_embeddings.weight".format
+    x = W[at("word")][ids] + W[at("position")][: ids.shape[1]] + W[at("token_type")][0]
     x = norm(x.reshape(ids.size, -1), "embeddings")  # (B T, h): one matrix product for all texts
     for i in range(sum(name.endswith("intermediate.dense.bias") for name in W)):
         at = f"encoder.layer.{i}"
@@ -1001,34 +916,25 @@ def bert(ids, mask, W, heads, eps):
 
 def encode_sentences(folder, texts, batch=16):
     """What SentenceTransformer(folder).encode(texts) returns, (n, h), with numpy alone.
-
     folder holds any BERT saved as a sentence encoder, for example all-MiniLM-L6-v2; or pass what
     load_encoder returned. Texts of like length go together, so that little is padded."""
     encoder = folder if isinstance(folder, dict) else load_encoder(folder)
-    tokens = [token_ids(encoder, text) for text in check_texts(texts)]
+    tokens, W = [token_ids(encoder, text) for text in check_texts(texts)], encoder["weights"]
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-    Z = np.zeros((len(tokens), len(encoder["weights"]["embeddings.LayerNorm.bias"])), np.float32)
+    Z = np.zeros((len(tokens), len(W["embeddings.LayerNorm.bias"])), np.float32)
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         lengths = np.array([[len(tokens[i])] for i in rows])
         mask = np.arange(lengths.max()) < lengths  # (B, T)
         ids = np.zeros(mask.shape, dtype=int)
         ids[mask] = np.concatenate([tokens[i] for i in rows])
-        x = bert(ids, mask, encoder["weights"], encoder["heads"], encoder["eps"])
+        x = bert(ids, mask, W, encoder["heads"], encoder["eps"])
         Z[rows] = x[:, 0] if encoder["cls"] else (x * mask[:, :, None]).sum(axis=1) / lengths
     return unit_rows(Z) if encoder["normalize"] else Z
 
-# %% [markdown]
-"""
-### The library version
-
-`SentenceTransformer` is a chain of modules. `StaticEmbedding` is (26); `Transformer`, `Pooling`
-and `Normalize` are the rest. Random weights do for a test, so the demo saves a tiny BERT of them.
-
-Try: `python embeddings.py --model FOLDER` with all-MiniLM-L6-v2, or its kind, on your disk.
-"""
-
 # %%
+# The library version is a chain of modules: StaticEmbedding is (26); Transformer, Pooling and
+# Normalize are the rest. The demo saves a tiny BERT of random weights, so nothing is fetched.
 def sentence_transformers_static(vocabulary, V):
     """Equation (26): a SentenceTransformer. An unknown word is its first row, of zeros."""
     import torch
@@ -1049,7 +955,7 @@ def sentence_transformers_encoder(folder):
     disable_progress_bar()
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
-def save_tiny_bert(folder, vocabulary, layers=2, heads=4, pooling="mean", lower=True, normalize=True):
+def save_tiny_bert(folder, vocabulary, layers=2, heads=4, pooling="mean", lower=True, norm=True):
     """Save a sentence encoder with random weights, of h = 32 and at most 24 tokens."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -1057,46 +963,44 @@ def save_tiny_bert(folder, vocabulary, layers=2, heads=4, pooling="mean", lower=
     from transformers import BertConfig, BertModel, BertTokenizer
     from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()
-    home = str(Path(folder) / "bert")
+    home, sizes = str(Path(folder) / "bert"), dict(hidden_size=32, intermediate_size=64)
     model = BertModel(BertConfig(
         vocab_size=len(vocabulary), num_hidden_layers=layers, num_attention_heads=heads,
-        hidden_size=32, intermediate_size=64, max_position_embeddings=24))  # fmt: skip
+        max_position_embeddings=24, **sizes))  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():  # the usual start is so small that attention is even
         torch.nn.init.normal_(weight, std=0.3, generator=generator)
     model.save_pretrained(home)
     BertTokenizer(vocabulary, do_lower_case=lower).save_pretrained(home)
-    modules = [Transformer(home), Pooling(32, pooling)] + [Normalize()] * normalize
+    modules = [Transformer(home), Pooling(32, pooling)] + [Normalize()] * norm
     SentenceTransformer(modules=modules, device="cpu").save(str(folder))
 
 def demo_sentences(plot=False):
     """Means of word vectors; then all of BERT, in numpy and in the library."""
     import tempfile
-    print("\n== Sentence embeddings: which texts are alike? ==\n")
-    rng = np.random.default_rng(0)
-    known, V, _, _ = fit_word2vec(make_sentences(rng, 500), rng)
-    texts = ["The king knows his throne.", "A queen knows her crown", "soft sofa, soft couch", ""]
-    Z = mean_vectors(texts, known, V)
-    print("\n".join(f"  {text:26} {row.round(2)}" for text, row in zip(texts, similarity(Z, Z))))
-    same = beside("sentences", mean=(Z, sentence_transformers_static(known, V).encode(texts)))
+    print("\n== Sentence embeddings: what happens to a text on its way into an encoder? ==\n")
+    known = {word: i for i, word in enumerate(sorted(set(words(" ".join(TEXTS)))))}
+    V, texts = np.random.default_rng(0).normal(size=(len(known), 8)), [*TEXTS, "no known", ""]
+    theirs = sentence_transformers_static(known, V).encode(texts)
+    same = {"means of word vectors": (mean_vectors(texts, known, V), theirs)}
     signs = string.ascii_letters + string.digits + string.punctuation
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *("##" + c for c in signs)]
-    vocabulary = {p: i for i, p in enumerate([*pieces, "auto", "##mobile"])}
-    texts = [*TEXTS, "Automobiles: crème & 東京 🚗", "", "a " * 30]
-    print("\n  pieces:", *(p for w in split_words(texts[-3]) for p in wordpiece(w, vocabulary)))
-    for pooling, lower, normalize in [("mean", True, True), ("cls", False, False)]:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "auto", "##mobile", *signs]
+    vocabulary = {piece: i for i, piece in enumerate([*pieces, *("##" + c for c in signs)])}
+    texts = ["Automobile? Crème & 京 🚗", "", *TEXTS, "a " * 30]
+    print("  pieces:", *(p for w in split_words(texts[0]) for p in wordpiece(w, vocabulary)))
+    for pooling, lower, norm in [("mean", True, True), ("cls", False, False)]:
         with tempfile.TemporaryDirectory() as folder:
-            save_tiny_bert(folder, vocabulary, 2, 4, pooling, lower, normalize)
+            save_tiny_bert(folder, vocabulary, 2, 4, pooling, lower, norm)
             theirs = sentence_transformers_encoder(folder).encode(texts)
-            ours = encode_sentences(folder, texts)
-        same += beside("sentences", **{f"BERT, {pooling=}, {lower=}, {normalize=}": (ours, theirs)})
-    return report(same)
+            same[f"BERT, {pooling=}, {lower=}, {norm=}"] = encode_sentences(folder, texts), theirs
+    return report(beside("sentences", same))
 
 def run_model(folder):
     """--model FOLDER: eight texts through the reader's own encoder, beside the library."""
     Z = encode_sentences(folder, TEXTS)
-    print(*(f"{text:50} {row.round(2)}" for text, row in zip(TEXTS, similarity(Z, Z))), sep="\n")
-    report(beside("sentences", vectors=(Z, sentence_transformers_encoder(folder).encode(TEXTS))))
+    print(*(f"{t:50} {row.round(2)}" for t, row in zip(TEXTS, similarity(Z, Z))), sep="\n")
+    theirs = sentence_transformers_encoder(folder).encode(TEXTS)
+    report(beside("sentences", {"vectors": (Z, theirs)}))
 
 # %% [markdown]
 """
@@ -1115,6 +1019,8 @@ the length 1: â = a / ‖a‖. More rows in B than in A are further wrong answe
 
 **When it fails.** With τ = 1 softmax cannot tell cosine 1 from -1 clearly, as e¹ / e⁻¹ is only 7;
 20 is usual. If two pairs of a batch mean the same, they are pushed apart all the same.
+
+Try: `scale=1.0` in the demo. Do the halves still find each other?
 """
 
 # %%
@@ -1135,16 +1041,8 @@ def info_nce(A, B, scale=20.0):
         grads.append((g - x * along) / np.linalg.norm(X, axis=1, keepdims=True))
     return -np.diag(log_p).mean(), *grads
 
-# %% [markdown]
-"""
-### The library version
-
-`MultipleNegativesRankingLoss` is (31) on the outputs of a model; autograd finds (32) and (33).
-
-Try: `scale=1.0` in the demo. Do the halves still find each other?
-"""
-
 # %%
+# The library version: MultipleNegativesRankingLoss is (31); autograd finds (32) and (33).
 def sentence_transformers_info_nce(A, B, scale=20.0):
     """Loss (31) and both gradients. len(B) is a multiple of len(A)."""
     import torch
@@ -1158,26 +1056,25 @@ def sentence_transformers_info_nce(A, B, scale=20.0):
 def demo_contrastive(plot=False):
     """Upper and lower halves of digits learn to find each other."""
     print("\n== Contrastive loss: does the upper half of a digit know its lower half? ==\n")
-    X, rng, same = load_digits_data()[0] / 16, np.random.default_rng(0), []
+    X, rng, same = load_digits_data()[0] / 16, np.random.default_rng(0), {}
     upper, lower, W1, W2 = X[:, :32], X[:, 32:], *rng.normal(size=(2, 32, 16)) / 6
     for step in range(301):
         if step % 100 == 0:  # 200 digits that training never sees
-            found = nearest(lower[-200:] @ W2, upper[-200:] @ W1, 10)[1] == np.arange(200)[:, None]
+            found = nearest(lower[-200:] @ W2, upper[-200:] @ W1, 10)[1].T == np.arange(200)
             print(f"  step {step:3}: own half among the first 10 of 200: {found.sum() / 200:3.0%}")
         rows = rng.choice(len(X) - 200, 128, replace=False)
         _, dA, dB = info_nce(upper[rows] @ W1, lower[rows] @ W2)
         W1, W2 = W1 - 0.1 * upper[rows].T @ dA, W2 - 0.1 * lower[rows].T @ dB
-    for name, m in [("in-batch", 6), ("hard negatives", 12)]:
+    for m in [6, 12]:  # 12: six hard negatives
         pair = upper[:6] @ W1, lower[:m] @ W2
         results = zip(info_nce(*pair), sentence_transformers_info_nce(*pair))
-        same += beside("contrastive", **dict(zip([f"loss, {name}", "dA", "dB"], results)))
-    return report(same)
+        same |= dict(zip([f"loss, {m} candidates", f"dA, {m}", f"dB, {m}"], results))
+    return report(beside("contrastive", same))
 
 # %%
 if __name__ == "__main__":
     import argparse
     import sys
-
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model")
     typed, rest = parser.parse_known_args([] if "ipykernel" in sys.modules else None)
