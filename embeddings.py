@@ -121,11 +121,11 @@ def demo_similarity(plot=False):
     from sklearn.metrics import pairwise
     print("== Similarity: which of (2, 1), (9, 3), (0.5, 0.5) is most like (2, 2)? ==\n")
     (A, B), same = np.split(load_digits_data()[0], [200]), {}
-    for metric in ["dot", "cosine", "euclidean"]:
+    libraries = "linear_kernel", "cosine_similarity", "euclidean_distances"
+    for metric, name in zip(["dot", "cosine", "euclidean"], libraries):
         values, rows = nearest([[2, 1], [9, 3], [0.5, 0.5]], [[2, 2]], 3, metric)
         print(f"  by {metric:9} rows {rows[0]}, {np.array2string(values[0], precision=2)}")
-        library = {"dot": "linear_kernel", "cosine": "cosine_similarity"}.get(metric, "euclidean_distances")
-        same[metric] = similarity(A, B, metric), getattr(pairwise, library)(A, B)
+        same[metric] = similarity(A, B, metric), getattr(pairwise, name)(A, B)
     near = nearest(B, A, 3)[1], sklearn_nearest(B, 3).kneighbors(A, return_distance=False)
     return report(beside("similarity", same) + beside("numbers", {"3 neighbours": near}))
 
@@ -384,7 +384,7 @@ def sklearn_lsa(X, k):
 TEXTS = ["the car needs a new engine and new brakes", "an automobile needs an engine and brakes",
          "the engine of this car drives two wheels", "brakes stop the wheels of an automobile",
          "bread needs flour, water and salt", "flour and water make the dough of a bread",
-         "a cake needs flour, sugar and butter", "butter and sugar make the cake sweet"]  # fmt: skip
+         "a cake needs flour, sugar and butter", "butter and sugar make a cake sweet"]  # fmt: skip
 
 def demo_tfidf(plot=False):
     """Eight short texts, in which two words that never meet become one direction."""
@@ -592,9 +592,10 @@ def sklearn_tsne(X, perplexity, P, Y, steps, lr, momentum):
     from sklearn.manifold import _t_sne as t
     from sklearn.metrics import euclidean_distances
     theirs = t._joint_probabilities(euclidean_distances(X, squared=True), perplexity, 0)
-    more = dict(args=[squareform(P, checks=False), 1, *Y.shape], learning_rate=lr, momentum=momentum)
-    loss, gradient = t._kl_divergence(Y.ravel(), *more["args"])
-    end = t._gradient_descent(t._kl_divergence, Y.ravel(), 0, steps, min_grad_norm=0, **more)[0]
+    args = [squareform(P, checks=False), 1, *Y.shape]
+    loss, gradient = t._kl_divergence(Y.ravel(), *args)
+    more = dict(learning_rate=lr, momentum=momentum, min_grad_norm=0, args=args)
+    end = t._gradient_descent(t._kl_divergence, Y.ravel(), 0, steps, **more)[0]
     return squareform(theirs), loss, gradient.reshape(Y.shape), end.reshape(Y.shape)
 
 def demo_tsne(plot=False):
@@ -611,10 +612,11 @@ def demo_tsne(plot=False):
     theirs, loss, slope, end = sklearn_tsne(X, 20.0, 12 * P, start, 20, 20, 0.5)
     if plot:
         plot_map("embeddings_tsne.png", Y, y, "Digits by t-SNE")
-    return report(beside("t-SNE P", {"P / max": (P / P.max(), theirs / P.max())}) + beside("t-SNE", {
+    same = beside("t-SNE P", {"P / max": (P / P.max(), theirs / P.max())})
+    return report(same + beside("t-SNE", {
         "KL": (tsne_loss(12 * P, start), loss),
         "gradient / max": (tsne_gradient(12 * P, start) / slope.max(), slope / slope.max()),
-        "20 steps": (tsne_steps(12 * P, start, 20, 20, 0.5), end)}))  # fmt: skip
+        "map after 20 steps": (tsne_steps(12 * P, start, 20, 20, 0.5), end)}))  # fmt: skip
 
 # %% [markdown]
 """
@@ -765,8 +767,8 @@ A row of the softmax sums to 1: each token becomes a mixture of what it looks at
 side by side, on their own columns. Texts of a batch are padded to one length; a mask gives padding
 no weight. *Pooling* makes one vector of T: their mean, or the first, [CLS].
 
-**When it fails.** What is beyond the model's limit, often 256 tokens, is cut off in silence. Vectors
-of two models cannot be compared. **What people get wrong.** Padding that counts in the mean.
+**When it fails.** What is beyond the model's limit, often 256 tokens, is cut off in silence.
+Vectors of two models cannot be compared. **What people get wrong.** Padding counted in the mean.
 
 Try: `python embeddings.py --model FOLDER` with all-MiniLM-L6-v2, or its kind, on your disk.
 """
@@ -828,10 +830,12 @@ def read_safetensors(path):
 
 def read_json(path, default=None):
     """The content of a JSON file, or the default if there is one and there is no file."""
+    if default is not None and not path.exists():
+        return default
     try:
-        return default if default is not None and not path.exists() else json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
-        raise ValueError(f"folder holds no sentence encoder: cannot read {path}") from None
+        raise ValueError(f"folder holds no sentence encoder, as {path} cannot be read") from None
 
 def load_encoder(folder):
     """What SentenceTransformer.save wrote, as a dict. Refuses by name what is not done here."""
@@ -840,20 +844,22 @@ def load_encoder(folder):
     kinds = " ".join(module["type"].rpartition(".")[2] for module in modules)
     home, pool = (folder / module["path"] for module in [*modules, *modules][:2])
     config, pooling = read_json(home / "config.json"), read_json(pool / "config.json")
-    older = [key.split("_")[2] for key in pooling if key.startswith("pooling_mode_") and pooling[key]]
-    mode = str(pooling.get("pooling_mode", " ".join(older)))  # older: "pooling_mode_cls_token": true
+    older = [key.split("_")[2] for key, on in pooling.items() if key[:13] == "pooling_mode_" and on]
+    mode = str(pooling.get("pooling_mode", " ".join(older)))  # older: pooling_mode_cls_token, true
     for what, value, known in [("modules", kinds.removesuffix(" Normalize"), "Transformer Pooling"),
                                ("model_type", config.get("model_type"), "bert"),
                                ("hidden_act", config.get("hidden_act"), "gelu"),
                                ("pooling", mode, "cls" if mode == "cls" else "mean")]:  # fmt: skip
         if value != known:
             raise ValueError(f"{folder}: {what} must be {known}, not {value}")
-    cut, more = (read_json(home / f"{name}_config.json", {}) for name in ["tokenizer", "sentence_bert"])
+    cut = read_json(home / "tokenizer_config.json", {})
+    more = read_json(home / "sentence_bert_config.json", {})
     prompts = read_json(folder / "config_sentence_transformers.json", {})
     lower, accents = cut.get("do_lower_case", True), cut.get("strip_accents")
     limit = more.get("max_seq_length") or cut.get("model_max_length", math.inf)
-    split = dict(lower=lower or more.get("do_lower_case", False), chinese=cut.get(
-        "tokenize_chinese_chars", True), strip_accents=lower if accents is None else accents)  # fmt: skip
+    split = dict(lower=lower or more.get("do_lower_case", False),
+                 strip_accents=lower if accents is None else accents,
+                 chinese=cut.get("tokenize_chinese_chars", True))  # fmt: skip
     return dict(
         weights=read_safetensors(home / "model.safetensors"), split=split, cls=mode == "cls",
         vocabulary=read_json(home / "tokenizer.json")["model"]["vocab"], normalize="Norm" in kinds,

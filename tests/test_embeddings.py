@@ -267,6 +267,15 @@ def test_pca_transform_whitens_and_centres_with_the_mean_of_the_fit():
     agree("one row at a time", np.vstack([em.pca_transform(X[[i]], mean, Vt, variance) for i in range(3)]), Z[:3], *EXACT)
 
 
+def test_fit_pca_by_covariance_loses_a_short_direction_that_svd_keeps():
+    """One direction 1e-9 as long as the other: squared, it is below the rounding of the first."""
+    X = normal(0, 50, 2)
+    X = (X - X.mean(axis=0)) * [1, 1e-9] @ np.array([[0.6, 0.8], [-0.8, 0.6]])
+    exact = np.prod(np.linalg.svd(X, compute_uv=False)) ** 2 / 49**2
+    by_svd, by_covariance = (em.fit_pca(X, 2, method)[2].prod() for method in ["svd", "covariance"])
+    assert abs(by_svd / exact - 1) < 1e-4 < 0.1 < abs(by_covariance / exact - 1)
+
+
 def test_fit_pca_refuses_bad_input():
     X = normal(0, 5, 3)
     for k in [0, 4]:
@@ -330,6 +339,7 @@ def test_tfidf_refuses_bad_input():
     refuses("list of str", em.tfidf, "red", vocabulary, idf, error=TypeError)
     refuses("norm must be .*not 'max'", em.tfidf, ["red"], vocabulary, idf, norm="max")
     assert em.tfidf(iter(["red", "green"]), vocabulary, idf).shape == (2, 2)
+    assert em.tfidf([], vocabulary, idf).shape == (0, 2) and not em.tfidf([""], vocabulary, idf).any()
     assert len(em.fit_tfidf(iter(["red green"]))[1]) == 2
 
 
@@ -367,7 +377,7 @@ def test_assign_by_hand():
 
 
 def test_assign_is_right_in_every_block_of_rows():
-    X, centers = normal(0, 1300, 2), normal(1, 5, 2)
+    X, centers = normal(0, 1281, 2), normal(1, 5, 2)  # five blocks and one row
     agree("labels", em.assign(X, centers), em.squared_distances(X, centers).argmin(axis=1), *EXACT)
 
 
@@ -403,7 +413,7 @@ class Largest:
     """A generator whose draws are as large as they can be."""
 
     def uniform(self, size=None):
-        return np.ones(size) if size else 1 - 1e-16
+        return 1 + 1e-12  # as if the sum were rounded up
 
 
 def test_kmeans_plus_plus_never_draws_past_the_last_row():
@@ -509,6 +519,12 @@ def test_joint_probabilities_with_duplicates_far_points_and_one_place():
     P = em.joint_probabilities(X, 3.0)
     assert np.isfinite(P).all() and P.sum() == pytest.approx(1)
     agree("all in one place", em.joint_probabilities(np.ones((5, 2)), 3.0), (1 - np.eye(5)) / 20, *EXACT)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-6, 1e9, 1e30])
+def test_joint_probabilities_do_not_depend_on_the_unit(scale):
+    X = normal(0, 30, 3)
+    agree("P", em.joint_probabilities(scale * X, 5.0), em.joint_probabilities(X, 5.0), 1e-10, "beta scales along")
 
 
 def test_joint_probabilities_refuses_bad_input():
@@ -1050,11 +1066,11 @@ def test_load_encoder_names_the_file_that_is_missing_or_broken(encoders, tmp_pat
 
 
 def test_load_encoder_refuses_an_empty_folder_and_a_broken_optional_file(encoders, tmp_path):
-    refuses("holds no sentence encoder: cannot read .*modules.json", em.load_encoder, tmp_path)
+    refuses("holds no sentence encoder, as .*modules.json cannot be read", em.load_encoder, tmp_path)
     refuses("holds no sentence encoder", em.load_encoder, tmp_path / "nowhere")
     folder = changed(encoders[0][0], tmp_path / "model")
     (folder / "tokenizer_config.json").write_text("{")
-    refuses("cannot read .*tokenizer_config.json", em.load_encoder, folder)
+    refuses("tokenizer_config.json cannot be read", em.load_encoder, folder)
 
 
 @pytest.mark.parametrize("prepare", ["nowhere", "empty"])
