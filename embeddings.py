@@ -101,7 +101,7 @@ def similarity(A, B, metric="cosine"):
 def nearest(X, queries, k, metric="cosine"):
     """The k rows of X most like each query, best first: values (m, k) and row numbers (m, k).
     argpartition finds the best k without sorting the rest. Equal ones: lower row first."""
-    S = similarity(queries, X, metric)
+    S = similarity(check_array("queries", queries, ndim=2), check_X(X), metric)
     check_number("k", k, least=1, most=S.shape[1], integer=True)
     cost = S if metric == "euclidean" else -S
     rows = np.sort(np.argpartition(cost, k - 1)[:, :k])
@@ -184,6 +184,7 @@ def svd_jacobi(A, sweeps=30):
     QR first makes the columns short. W and V stand side by side, so one rotation turns both.
     Demmel and Veselic (1992): why the small s of badly scaled columns keep their digits."""
     A = check_array("A", A, ndim=2)
+    check_number("sweeps", sweeps, least=1, integer=True)
     if A.shape[0] < A.shape[1]:
         return tuple(part.T for part in svd_jacobi(A.T, sweeps)[::-1])
     n, scale = A.shape[1], np.abs(A).max() or 1.0
@@ -333,8 +334,8 @@ def words(text):
 
 def check_texts(texts):
     """A list of str. A lone str would be read letter by letter."""
-    found = list(texts)
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in found):
+    found = [None] if isinstance(texts, str) or not np.iterable(texts) else list(texts)
+    if not all(isinstance(text, str) for text in found):
         raise TypeError("texts must be a list of str, as in ['one text', 'another']")
     return found
 

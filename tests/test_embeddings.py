@@ -120,6 +120,8 @@ def test_nearest_equals_scikit_learn(metric, n, d, k):
 @pytest.mark.parametrize("k, error", [(0, ValueError), (4, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError)])
 def test_nearest_refuses_more_neighbours_than_rows(k, error):
     refuses("k must be", em.nearest, np.eye(3), np.eye(3), k, error=error)
+    refuses("X must have 2 dim", em.nearest, np.ones(3), np.eye(3), 1)
+    refuses("queries must have 2 dim", em.nearest, np.eye(3), np.ones(3), 1)
 
 
 # --- SVD ------------------------------------------------------------------------------
@@ -189,6 +191,8 @@ def test_svd_jacobi_says_when_it_runs_out_of_sweeps():
 
 
 def test_svd_jacobi_refuses_bad_input():
+    refuses("sweeps must be at least 1", em.svd_jacobi, np.eye(2), sweeps=0)
+    refuses("whole number", em.svd_jacobi, np.eye(2), sweeps=1.5, error=TypeError)
     refuses("A must have 2 dim", em.svd_jacobi, [1, 2])
     refuses("finite", em.svd_jacobi, [[1, np.nan]])
     refuses("a row and a column", em.svd_jacobi, np.ones((0, 2)))
@@ -335,7 +339,8 @@ def test_tfidf_refuses_bad_input():
     refuses("vocabulary is empty", em.fit_tfidf, ["", "a b c"])
     refuses("vocabulary is empty", em.fit_tfidf, [])
     refuses("list of str", em.fit_tfidf, "red", error=TypeError)
-    refuses("list of str", em.fit_tfidf, [1], error=TypeError)
+    for texts in [[1], None, 5, ["red", None]]:
+        refuses("list of str", em.fit_tfidf, texts, error=TypeError)
     refuses("list of str", em.tfidf, "red", vocabulary, idf, error=TypeError)
     refuses("norm must be .*not 'max'", em.tfidf, ["red"], vocabulary, idf, norm="max")
     assert em.tfidf(iter(["red", "green"]), vocabulary, idf).shape == (2, 2)
