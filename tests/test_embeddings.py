@@ -1128,6 +1128,9 @@ def test_info_nce_refuses_bad_input():
     refuses("B must be .3 or more, 3.", em.info_nce, A, A[:, :2])
     refuses("row of zeros", em.info_nce, A * 0, A)
     refuses("row of zeros", em.info_nce, A, A * [[1], [1], [0]])
+    refuses("row of zeros", em.info_nce, [[1, 1], [0, 0]], np.ones((2, 2)))
+    refuses("row of zeros", em.info_nce, np.ones((2, 2)), [[1, 1], [0, 0]])
+    assert np.isfinite(em.info_nce([[1, 0], [2, 0]], [[3, 0], [4, 0]])[0])  # a column of zeros is fine
     refuses("scale must be above 0", em.info_nce, A, A, scale=0)
     refuses("A must have 2 dim", em.info_nce, A[0], A)
     refuses("finite", em.info_nce, A, A * np.nan)
