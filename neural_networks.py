@@ -206,7 +206,7 @@ def torch_function(f, *inputs, **options):
     return mirror(torch.nn.functional, *inputs, **(options | tensors))
 
 def beside_torch(f, *inputs, **options):
-    """(what, ours, torch's): output of f, and gradient for each input, for a random ḡ from behind."""
+    """(what, ours, torch's): output of f, and gradient for each input, for a random ḡ behind."""
     import torch
     leaves = [torch_leaf(x) for x in inputs]
     theirs = torch_function(f, *leaves, **options)
@@ -737,7 +737,8 @@ to switch from training to prediction is the common error with both.
 def standardise(x, gain, shift, eps, axes, mean=None, variance=None):
     """Equations (21) and (22) for groups along axes: [y and its pulls], mean, variance. Statistics
     that are given are constants."""
-    fixed, rows, average = mean is not None, tuple(range(x.ndim - 1)), lambda g: g.mean(axes, keepdims=True)
+    fixed, rows = mean is not None, tuple(range(x.ndim - 1))
+    average = lambda g: g.mean(axes, keepdims=True)
     xhat = x - (mean if fixed else (mean := average(x)))
     s = np.sqrt((variance if fixed else (variance := average(xhat * xhat))) + eps)
     xhat /= s
@@ -803,7 +804,8 @@ def demo_normalisation(plot=False):
     import torch
     print("\n== What does a norm do to a table whose second feature is 1000 times larger? ==")
     table, one = np.array([[1.0, 1000, 3], [2, 3000, 5], [3, 2000, 1]]), np.ones(3)
-    print(f"{batch_norm(table, one, 0 * one, 0 * one, 1 * one, training=True)[0].round(2) + 0} batch")
+    normed = batch_norm(table, one, 0 * one, 0 * one, 1 * one, training=True)[0]
+    print(f"{normed.round(2) + 0} batch")
     print(f"{layer_norm(table, one, 0 * one)[0].round(2) + 0} layer")
     rng = np.random.default_rng(0)
     inputs = rng.normal(5, 3, size=(16, 4)), rng.normal(size=4), rng.normal(size=4)
@@ -838,7 +840,7 @@ cross-correlation: a mathematician's convolution flips K, which is all the same 
 
 # %%
 def places_in(x, height, width, stride):
-    """For each place (u, v) in a window: the slice of x (n, h, w, c) that holds it, (n, H, W, c)."""
+    """For each place (u, v) in a window: the slice of x (n, h, w, c) with it, (n, H, W, c)."""
     check_number("stride", stride, least=1, integer=True)
     if x.shape[1] < height or x.shape[2] < width:
         raise ValueError(f"x of shape {x.shape}, padding and all, has no {height} x {width} window")
