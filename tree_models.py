@@ -2,11 +2,11 @@
 """
 # Tree models: what can be learned by asking one question at a time?
 
-A tree asks "is feature j at most t?" until the examples that are left agree. Which questions
-should it ask, when should it stop, and why do many weak trees together beat one good tree?
+A tree asks "is feature j at most t?" until the examples that are left agree. Which questions are
+good, when should it stop, and why do many weak trees together beat one good tree?
 
-Read from top to bottom, run `python tree_models.py` or a part of it (`python tree_models.py
-forest`), check with `pytest`. Only the parts called "The library version" need scikit-learn.
+Read from top to bottom, run `python tree_models.py` or a part (`python tree_models.py forest`),
+check with `pytest`. Only the parts called "The library version" need scikit-learn.
 
     n, d, k    number of examples, of features, of classes
     X, y       features (n, d), one example per row; numbers to predict, or labels 0..k-1 (n,)
@@ -29,8 +29,7 @@ import numpy as np
 
 from utils import (
     accuracy, check_array, check_labels, check_number, check_X, check_Xy, compare, k_fold,
-    make_moons, mse, progress, r2_score, read_csv, report, roc_auc, run_chapter, save_plot,
-    train_test_split,
+    make_moons, mse, r2_score, report, roc_auc, run_chapter, save_plot, train_test_split,
 )  # fmt: skip
 
 ALLOWED = {
@@ -57,35 +56,29 @@ answer. An example walks down from the root:
 
     left if x[feature] ≤ threshold, else right                                     (1)
 
-Three kinds of iris can be told apart by two questions about their petals, found by looking
-at a table: 5 nodes, and 144 of 150 labels right. Trees need no scaling. (1) sees only the order
-of a feature's values, so any increasing function of a feature gives the same tree.
-
-The code below never calls itself: a tree can be thousands of levels deep, and Python allows
-about 1000 nested calls. All rows walk together, one level per step. What people get wrong is
-the border (≤ goes left), and equality: `x == threshold` is no question about an order.
+Three kinds of iris can be told apart by two questions about their petals, found by looking at a
+table: 5 nodes, and 144 of 150 labels right. Trees need no scaling: (1) sees only the order of a
+feature's values. The code never calls itself, because a tree can be thousands of levels deep,
+and Python allows about 1000 nested calls. All rows walk together, one level per step. What people
+get wrong is the border: ≤ goes left, also for whole numbers.
 
 Try: ask for petal width first. Which flowers change their answer?
 """
 
-
 # %%
 @dataclass(slots=True, eq=False, repr=False)
 class Node:
-    """One node; a leaf if `left` is None. value is a number, or the share of each class (k,).
-
-    n (a weight) and impurity tell of the rows it was grown on; the root knows d."""
+    """A leaf if `left` is None. value is a number, or the share of each class (k,)."""
 
     value: object
-    n: float = 1.0
+    n: float = 1.0  # the weight of its rows
     impurity: float = 0.0
     feature: int = None
     threshold: float = None
     left: "Node" = None
     right: "Node" = None
     missing_left: bool = False
-    d: int = None
-
+    d: int = None  # number of features, known at the root
 
 def list_nodes(root):
     """All nodes, level by level. The i-th question's children stand at 2i + 1 and 2i + 2."""
@@ -95,45 +88,40 @@ def list_nodes(root):
             nodes += (node.left, node.right)
     return nodes
 
-
 def find_leaves(nodes, X, missing=False):
     """Equation (1) until every row is in a leaf: its index in `nodes`, (n,)."""
     asks = np.array([t.left is not None for t in nodes])
-    left = 2 * np.cumsum(asks) - 1
-    feature, threshold, missing_left = (
-        np.array(v) for v in zip(*[(t.feature or 0, t.threshold or 0, t.missing_left) for t in nodes])
-    )
+    feature = np.array([t.feature or 0 for t in nodes])
+    threshold = np.array([t.threshold or 0.0 for t in nodes])
+    missing_right = ~np.array([t.missing_left for t in nodes])
     if feature.max() >= X.shape[1]:
         raise ValueError(f"X must have {feature.max() + 1} feature(s) at least, not {X.shape[1]}")
-    at, rows = np.zeros(len(X), int), np.arange(len(X) if asks[0] else 0)
+    left, at = 2 * np.cumsum(asks) - 1, np.zeros(len(X), int)
+    rows = np.arange(len(X) if asks[0] else 0)
     while len(rows):
         here = at[rows]
         x = X[rows, feature[here]]
         right = x > threshold[here]
         if missing:  # nan > threshold is False: without this line every gap would go left
-            right |= np.isnan(x) & ~missing_left[here]
+            right |= np.isnan(x) & missing_right[here]
         at[rows] = here = left[here] + right
         rows = rows[asks[here]]
     return at
 
-
 def tree_values(root, X, missing=False):
     """The value of each row's leaf: a mean (n,), or the share of each class (n, k)."""
     X = check_array("X", X, ndim=2, allow_nan=missing)
-    check_X(X[:1] if not missing else np.zeros((1, X.shape[1])), root.d)  # as many as in the fit
+    check_X(np.zeros((1, X.shape[1])), root.d)  # as many features as in the fit
     nodes = list_nodes(root)
     return np.array([t.value for t in nodes])[find_leaves(nodes, X, missing)]
-
 
 def decide(values):
     """Shares of classes (n, k) become the label of the largest; numbers (n,) stay."""
     return values.argmax(axis=1) if values.ndim == 2 else values
 
-
 def predict_tree(root, X):
     """A label, or for regression a number, per row: (n,)."""
     return decide(tree_values(root, X))
-
 
 def show_tree(root, names=None, depth=10):
     """The tree as text: its first `depth` levels, and below them only counts."""
@@ -145,14 +133,12 @@ def show_tree(root, names=None, depth=10):
             lines.append(f"{start}{answer}  (n = {t.n:g})")
         elif level == depth:
             leaves = (len(list_nodes(t)) + 1) // 2
-            lines.append(f"{start}... {leaves - 1} more questions, {leaves} leaves")
+            lines.append(f"{start}... {leaves - 1} more question(s), {leaves} leaves")
         else:
-            name = names[t.feature] if names else f"x[{t.feature}]"
+            name, below = names[t.feature] if names else f"x[{t.feature}]", "|  " * (level + 1)
             lines.append(f"{start}{name} <= {t.threshold:.4g}?")
-            margin = "|  " * (level + 1)
-            todo += [(t.right, level + 1, margin + "no:  "), (t.left, level + 1, margin + "yes: ")]
+            todo += [(t.right, level + 1, below + "no:  "), (t.left, level + 1, below + "yes: ")]
     return "\n".join(lines)
-
 
 def demo_by_hand(plot=False):
     """Two questions about iris petals, beside the tree that the library finds."""
@@ -163,11 +149,9 @@ def demo_by_hand(plot=False):
     root = Node([1 / 3] * 3, 150, 2 / 3, 2, 2.45, Node([1, 0, 0], 50), wide)
     print("\n== Can two questions tell three kinds of iris apart? ==\n")
     print(show_tree(root, ["sepal length", "sepal width", "petal length", "petal width"]))
-    labels = predict_tree(root, X)
+    labels, library = predict_tree(root, X), sklearn_tree(X, y, max_depth=2).predict(X)
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
-    library = sklearn_tree(X, y, max_depth=2).predict(X)
     return report([compare("iris labels", labels, library, *ALLOWED["tree by hand"])])
-
 
 # %% [markdown]
 """
@@ -176,27 +160,25 @@ def demo_by_hand(plot=False):
 The best question is the one whose two answers are least mixed. Two measures of how mixed the
 labels in a node are, from the share pₖ of each class, and the gain of a split:
 
-    gini      I(t) = Σₖ pₖ (1 - pₖ) = 1 - Σₖ pₖ²                                   (2)
-    entropy   I(t) = -Σₖ pₖ log₂ pₖ                                                (3)
-    gain = W I(t) - W_L I(tL) - W_R I(tR)                                          (4)
+    gini   I(t) = Σₖ pₖ (1 - pₖ)                  entropy   I(t) = -Σₖ pₖ log₂ pₖ      (2)
+    gain = W I(t) - W_L I(tL) - W_R I(tR)                                          (3)
 
-Gini is the variance of a 0/1 column per class, added up. For a column whose deviations from
-the node's mean sum to S over the left rows (so to -S over the right ones), (4) becomes
+Gini is the variance of a 0/1 column per class, added up. If the deviations of a column from the
+node's mean sum to S over the left rows, and so to -S over the right ones, (3) becomes
 
-    gain = Σ_columns S² W / (W_L W_R)                                              (5)
+    gain = Σ_columns S² W / (W_L W_R)                                              (4)
 
 so one running sum over the sorted rows scores every threshold of a feature at once.
 
-**The grower.** Sort each feature once. Keep the rows of a level grouped by node and sorted
-inside it, score all nodes together, then filter: the rows that go left, and then those that
-go right, are still sorted. A level costs d n steps, a tree about d n log n.
+**The grower.** Sort each feature once. Keep a level's rows grouped by node and sorted inside it,
+score all nodes together, then filter: the rows that go left, and those that go right, are still
+sorted. A level costs d n steps, a tree about d n log n.
 
 The search is greedy. On XOR (label 1 where two signs differ) no first question gains anything,
 yet two questions solve it: so a gain of 0 is allowed. A node is a leaf if it is pure, too deep
 or too small, or if its rows agree in every feature. A full tree is 100% right on its own
-training rows. That says nothing about new ones.
+training rows, unless equal rows have different labels. That says nothing about new rows.
 """
-
 
 # %%
 def sort_columns(X):
@@ -204,22 +186,21 @@ def sort_columns(X):
     Xt = np.ascontiguousarray(X.T)
     return Xt, np.argsort(Xt, axis=1, kind="stable")
 
-
 def describe(targets, w, rows, sizes, criterion):
-    """Of each node of a level: value (c, q), impurity, W, is it mixed (q,); and w (row - value).
+    """Each node of a level: value (c, q), impurity, W, is it mixed (q,); and what (3), (4) add up.
 
-    targets (c, n) is y, or a 0/1 row per class. rows are grouped by node, sizes (q,)."""
+    targets (c, n) is y, or a 0/1 row per class. rows are grouped by node, sizes (q,) each."""
     starts, w, here = np.cumsum(sizes) - sizes, w[rows], targets[:, rows]
     W = np.add.reduceat(w, starts)
     value = np.add.reduceat(w * here, starts, axis=1) / W
     mixed = np.minimum.reduceat(here, starts, axis=1) < np.maximum.reduceat(here, starts, axis=1)
-    away = here - np.repeat(value, sizes, axis=1)
-    if criterion == "entropy":  # equation (3)
-        impurity = -np.sum(x_log_x(value), axis=0)
-    else:  # equations (2) and (6): the variance of every column, added up
-        impurity = np.add.reduceat(w * np.sum(away**2, axis=0), starts) / W
+    if criterion == "entropy":  # equation (2), and weights per class
+        return value, -np.sum(x_log_x(value), axis=0), W, mixed.any(axis=0), w * here
+    away = here - np.repeat(value, sizes, axis=1)  # equations (2) and (5): variances, added up
+    impurity = np.add.reduceat(w * np.sum(away**2, axis=0), starts) / W
+    if criterion == "gini" and len(here) == 2:  # mirror images: one of them, times √2, will do
+        away = away[:1] * math.sqrt(2)
     return value, impurity, W, mixed.any(axis=0), w * away
-
 
 def running_sums(values, starts, node):
     """Sums along each row of values (k, m) that begin anew at every node: (k, m)."""
@@ -227,24 +208,21 @@ def running_sums(values, starts, node):
     before = np.column_stack([np.zeros(len(sums)), sums[:, starts[1:] - 1]])
     return sums - before[:, node] if len(starts) > 1 else sums
 
-
 def x_log_x(x):
     """x log2 x, and 0 at 0."""
     return x * np.log2(np.where(x > 0, x, 1))
 
-
 def gain_of(criterion, sums, W_left, W_right, ends):
-    """Equation (5), where sums hold S; for entropy (4), where they hold counts per class."""
+    """Equation (4), where sums hold S; or for entropy (3), where they hold weights per class."""
     if criterion != "entropy":
-        gain = sums[0] ** 2
+        squares = sums[0] ** 2
         for S in sums[1:]:
-            gain += S**2
-        return gain * ((W_left + W_right) / (W_left * W_right))
+            squares += S**2
+        return squares * ((W_left + W_right) / (W_left * W_right))
     gain = x_log_x(W_left + W_right) - x_log_x(W_left) - x_log_x(W_right)
     for N in sums:  # W I(t) = W log W - the sum of N log N
         gain = gain + x_log_x(N) + x_log_x(N[:, ends] - N) - x_log_x(N[:, ends])
     return gain
-
 
 def random_features(Xt, order, starts, ends, max_features, rng):
     """max_features random features for each node, (max_features, q): constant ones come last."""
@@ -252,134 +230,133 @@ def random_features(Xt, order, starts, ends, max_features, rng):
     constant = Xt[each, order[:, starts]] == Xt[each, order[:, ends]]  # (d, q)
     return np.argsort(rng.random(constant.shape) + constant, axis=0)[:max_features]
 
-
-def best_splits(Xt, order, sizes, columns, w, criterion, min_samples_leaf, max_features, rng):
-    """The best question for each node of a level: gain, feature and threshold, each (q,).
-
-    order (d, m) holds the level's rows, grouped by node and sorted inside it."""
-    node, ends, at = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - 1, np.arange(order.shape[1])
-    starts = ends - sizes + 1
-    n_left = at - starts[node] + 1
-    n_right = sizes[node] - n_left
-    closed = np.flatnonzero((n_left < min_samples_leaf) | (n_right < min_samples_leaf))
-    feature = np.arange(len(Xt))[:, None]
-    if max_features is not None:
-        feature = random_features(Xt, order, starts, ends, max_features, rng)[:, node]
-        order = order[feature, at]
-    gain = np.empty(order.shape)
-    step = max(1, 65536 // len(at))  # so many features at a time stay in the cache
+def score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, min_samples_leaf):
+    """The gain of a split after each position of order (k, m), -inf where none is allowed."""
+    n_left = np.arange(len(node)) - starts[node] + 1
+    n_right = ends[node] - starts[node] + 1 - n_left
+    gain, weighted = np.empty(order.shape), (w != 1).any()
+    step = max(1, 65536 // len(node))  # so many features at a time stay in the cache
     for block in (slice(a, a + step) for a in range(0, len(order), step)):
         rows = order[block]
         x = Xt[feature[block], rows]
         W_left, W_right = n_left, np.maximum(n_right, 1)
-        if w is not None:
+        if weighted:
             W_left = running_sums(w[rows], starts, node)
             W_right = np.where(n_right > 0, W_left[:, ends[node]] - W_left, 1)
         sums = [running_sums(column[rows], starts, node) for column in columns]
         gain[block] = gain_of(criterion, sums, W_left, W_right, ends[node])
         gain[block, :-1][x[:, 1:] == x[:, :-1]] = -np.inf  # equal values cannot be parted
-    gain[:, closed] = -np.inf
+    gain[:, np.minimum(n_left, n_right) < min_samples_leaf] = -np.inf
+    return gain
+
+def best_splits(Xt, order, sizes, columns, w, criterion, min_samples_leaf, max_features, rng):
+    """The best question of each node of a level: gain, feature and threshold, (q,) each.
+
+    order (d, m) holds the level's rows, grouped by node and sorted inside it."""
+    node, ends, m = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - 1, order.shape[1]
+    starts, feature = ends - sizes + 1, np.arange(len(Xt))[:, None]
+    if max_features is not None:
+        feature = random_features(Xt, order, starts, ends, max_features, rng)[:, node]
+        order = order[feature, np.arange(m)]
+    gain = score_splits(
+        Xt, feature, order, node, starts, ends, columns, w, criterion, min_samples_leaf
+    )
     top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
-    pick = top.argmax(axis=0)
-    best = top[pick, np.arange(len(sizes))]
-    hits = np.flatnonzero(gain[pick[node], at] == best[node])
+    pick, best = top.argmax(axis=0), top.max(axis=0)
+    hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
     at = hits[np.searchsorted(hits, starts)]  # the first position that reaches the best gain
-    feature = np.broadcast_to(feature, order.shape)[pick, at]
-    low, high = (Xt[feature, order[pick, i]] for i in (at, np.minimum(at + 1, ends[-1])))
+    feature = np.broadcast_to(feature, gain.shape)[pick, at]
+    low, high = (Xt[feature, order[pick, i]] for i in (at, np.minimum(at + 1, m - 1)))
     middle = low / 2 + high / 2
     return best, feature, np.where(middle < high, middle, low)  # rounding may reach high
 
+def keep_sorted(order, side):
+    """The rows that went left (side 1), then those that went right (side 2), in their order."""
+    went = side[order]
+    return np.hstack([order[went == s].reshape(len(order), -1) for s in (1, 2)])
 
-def grow(
-    Xt, order, targets, criterion, max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0,
-    w=None, max_features=None, rng=None,
-):  # fmt: skip
+def divide(Xt, rows, sizes, split, feature, threshold, side):
+    """Equation (1) for the rows of the nodes in split: rows and sizes of the next level."""
+    node = np.full(len(sizes), -1)
+    node[split] = np.arange(len(split))
+    node, side[rows] = np.repeat(node, sizes), 0
+    rows, node = rows[node >= 0], node[node >= 0]
+    right = Xt[feature[node], rows] > threshold[node]
+    side[rows] = 1 + right
+    n_right = np.bincount(node[right], minlength=len(split))
+    return np.append(rows[~right], rows[right]), np.append(sizes[split] - n_right, n_right)
+
+def link(parents, feature, threshold, level):
+    """Give the parents their questions, and the next level as children: all left ones first."""
+    for t, j, cut, left, right in zip(parents, feature, threshold, level, level[len(parents) :]):
+        t.feature, t.threshold, t.left, t.right = int(j), float(cut), left, right
+
+def grow(Xt, order, targets, criterion, limits, w, max_features=None, rng=None):
     """Grow a tree level by level. Returns its nodes, and for each row the index of its leaf (n,).
 
-    Rows of weight w = 0 are left out; every other row counts once in min_samples_leaf."""
-    n, weight = Xt.shape[1], w
-    if w is None:
-        w = np.ones(n)
-    else:
-        order = order[(w > 0)[order]].reshape(len(Xt), -1)
-    columns, side, leaf = w * targets, np.ones(n, np.int8), np.zeros(n, int)
-    rows, sizes, parents, nodes, depth = order[0], np.array([order.shape[1]]), [], [], 0
-    while len(sizes):
-        value, impurity, W, mixed, away = describe(targets, w, rows, sizes, criterion)
+    limits are max_depth, min_samples_leaf and min_impurity_decrease; w (n,) are row weights."""
+    max_depth, min_samples_leaf, least = limits
+    columns, side, leaf = np.empty(targets.shape), np.ones(len(w), np.int8), np.zeros(len(w), int)
+    rows, sizes, asked, nodes = order[0], np.array([order.shape[1]]), ([], [], []), []
+    for depth in range(len(w)):
+        value, impurity, W, mixed, terms = describe(targets, w, rows, sizes, criterion)
         value = value[0].tolist() if criterion == "variance" else value.T
         level = list(map(Node, value, W.tolist(), impurity.tolist()))
-        leaf[rows] = len(nodes) + np.repeat(np.arange(len(sizes)), sizes)
+        link(*asked, level)
+        leaf[rows] = len(nodes) + np.repeat(np.arange(len(level)), sizes)
         nodes += level
-        for t, left, right in zip(parents, level, level[len(parents) :]):
-            t.left, t.right = left, right
         mixed &= (sizes >= 2 * min_samples_leaf) & (max_depth is None or depth < max_depth)
         if not mixed.any():
             break
-        if criterion != "entropy":
-            columns[:, rows] = away
+        columns = columns[: len(terms)]
+        columns[:, rows] = terms
         side[rows] *= np.repeat(mixed, sizes)
-        if depth:  # the rows that went left, then those that went right, each still sorted
-            went = side[order]
-            order = np.hstack([order[went == s].reshape(len(Xt), -1) for s in (1, 2)])
-        two = criterion == "gini" and len(columns) == 2  # mirror images: one, times √2, does
+        order = order if depth == 0 else keep_sorted(order, side)
         gain, feature, threshold = best_splits(
-            Xt, order, sizes[mixed], columns[1:] * math.sqrt(2) if two else columns, weight,
-            criterion, min_samples_leaf, max_features, rng,
-        )  # fmt: skip
-        good = gain > -np.inf
-        good &= np.maximum(gain, 0) >= (min_impurity_decrease - 1e-15) * w.sum()
-        asks = np.flatnonzero(mixed)[good]
-        feature, threshold, side[rows] = feature[good], threshold[good], 0
-        rows = rows[np.repeat(np.isin(np.arange(len(sizes)), asks), sizes)]
-        node = np.repeat(np.arange(len(asks)), sizes[asks])
-        right = Xt[feature[node], rows] > threshold[node]  # equation (1)
-        side[rows] = 1 + right
-        n_right = np.bincount(node[right], minlength=len(asks))
-        rows, sizes = np.append(rows[~right], rows[right]), np.append(sizes[asks] - n_right, n_right)
-        parents, depth = [level[i] for i in asks.tolist()], depth + 1
-        for t, t.feature, t.threshold in zip(parents, feature.tolist(), threshold.tolist()):
-            pass
+            Xt, order, sizes[mixed], columns, w, criterion, min_samples_leaf, max_features, rng
+        )
+        good = (gain > -np.inf) & (np.maximum(gain, 0) >= (least - 1e-15) * nodes[0].n)
+        if not good.any():
+            break
+        split, feature, threshold = np.flatnonzero(mixed)[good], feature[good], threshold[good]
+        asked = [level[i] for i in split], feature, threshold
+        rows, sizes = divide(Xt, rows, sizes, split, feature, threshold, side)
     nodes[0].d = len(Xt)
     return nodes, leaf
 
-
 def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decrease=0.0):
-    """X as floats, and targets (c, n): y itself, or a 0/1 row per class. Checks the brakes too."""
+    """X, the targets (c, n): y itself or a 0/1 row per class, and the limits of growth, checked."""
     if max_depth is not None:
         check_number("max_depth", max_depth, least=1, integer=True)
     check_number("min_samples_leaf", min_samples_leaf, least=1, integer=True)
     check_number("min_impurity_decrease", min_impurity_decrease, least=0)
-    if criterion == "variance":
-        X, y = check_Xy(X, y)
-        return X, y[None]
-    if criterion not in ("gini", "entropy"):
+    if criterion not in ("gini", "entropy", "variance"):
         raise ValueError(f"criterion must be gini, entropy or variance, not {criterion!r}")
-    X, y = check_labels(X, y)
-    return X, (np.arange(y.max() + 1)[:, None] == y).astype(float)
-
+    X, y = check_Xy(X, y) if criterion == "variance" else check_labels(X, y)
+    targets = y if criterion == "variance" else np.arange(y.max() + 1)[:, None] == y
+    limits = max_depth, min_samples_leaf, min_impurity_decrease
+    return X, np.atleast_2d(targets).astype(float), limits
 
 def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0):
     """CART (Breiman, Friedman, Olshen and Stone, 1984). Returns the root of the tree.
 
     criterion is "gini" or "entropy" for labels, "variance" for numbers. A split must leave
     min_samples_leaf rows on each side and lower the mean impurity by min_impurity_decrease."""
-    brakes = max_depth, min_samples_leaf, min_impurity_decrease
-    X, targets = check_fit(X, y, criterion, *brakes)
-    return grow(*sort_columns(X), targets, criterion, *brakes)[0][0]
-
+    limits = max_depth, min_samples_leaf, min_impurity_decrease
+    X, targets, limits = check_fit(X, y, criterion, *limits)
+    return grow(*sort_columns(X), targets, criterion, limits, np.ones(len(X)))[0][0]
 
 # %% [markdown]
 """
 ### The library version
 
 scikit-learn has a class for labels and one for numbers, and calls variance `squared_error`. It
-stores X as float32 and takes values closer than 1e-7 as equal. Where two splits gain the same
-it picks at random: two of its own trees can differ. So the honest test walks its tree, and
-asks at every node whether its split is as good as the best that our search finds there.
+stores X as float32 and takes values closer than 1e-7 as equal. Where two splits gain the same it
+picks at random, so two of its own trees can differ. The tests therefore walk its tree and ask at
+every node whether its split is as good as the best that our search finds there.
 
 Try: draw the moons with max_depth=None. Would another sample have the same islands?
 """
-
 
 # %%
 def sklearn_tree(
@@ -389,71 +366,34 @@ def sklearn_tree(
     """The same tree, grown by scikit-learn. Returns the fitted estimator."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    kind = DecisionTreeRegressor if criterion == "variance" else DecisionTreeClassifier
-    return kind(
+    return (DecisionTreeRegressor if criterion == "variance" else DecisionTreeClassifier)(
         criterion=criterion.replace("variance", "squared_error"), max_depth=max_depth,
         min_samples_leaf=min_samples_leaf, min_impurity_decrease=min_impurity_decrease,
         ccp_alpha=alpha, random_state=seed,
     ).fit(X, y)  # fmt: skip
 
-
-def nodes_from_sklearn(model):
-    """The library's tree as our nodes, in the library's order; the root comes first."""
-    t = model.tree_
-    values = t.value[:, 0, 0].tolist() if model.criterion == "squared_error" else t.value[:, 0]
-    nodes = list(map(Node, values, t.weighted_n_node_samples.tolist(), t.impurity.tolist()))
-    for i in np.flatnonzero(t.children_left >= 0).tolist():
-        nodes[i].left, nodes[i].right = nodes[t.children_left[i]], nodes[t.children_right[i]]
-        nodes[i].feature, nodes[i].threshold = int(t.feature[i]), float(t.threshold[i])
-    nodes[0].d = model.n_features_in_
-    return nodes
-
-
-def gain_at(t):
-    """Equation (4) for the split at node t."""
-    return t.n * t.impurity - t.left.n * t.left.impurity - t.right.n * t.right.impurity
-
-
-def library_splits(model, X, y, criterion, min_samples_leaf=1):
-    """At every split of the library's tree: our best split of the same rows, and its own."""
-    inside = model.decision_path(X).toarray().astype(bool)  # (n, nodes): who passes where
-    pairs = []
-    for node, here in zip(nodes_from_sklearn(model), inside.T):
-        if node.left is not None:
-            some = y[here] if criterion == "variance" else np.unique(y[here], return_inverse=True)[1]
-            pairs.append((fit_tree(X[here], some, criterion, 1, min_samples_leaf), node))
-    return pairs
-
-
 def demo_classification_tree(plot=False):
-    """Two half moons: the regions a tree draws, and every split of the library's tree."""
-    X, y = make_moons(np.random.default_rng(0), n=200, noise=0.2)
-    X = X.astype(np.float32).astype(float)
-    root = fit_tree(X, y, max_depth=4)
+    """Two half moons: the regions that a tree draws, and the library's answers on new moons."""
+    rng = np.random.default_rng(0)
+    X, y = make_moons(rng, n=200, noise=0.2)
+    across, down = np.meshgrid(np.linspace(-1.4, 2.4, 58), np.linspace(1.4, -1, 13))
+    points = np.column_stack([across.ravel(), down.ravel()])
+    labels = predict_tree(fit_tree(X, y, max_depth=4), points).reshape(across.shape)
     print("\n== Into which rectangles does a tree of depth 4 cut two moons? ==\n")
-    for height in np.linspace(1.4, -1, 13):
-        points = np.column_stack([np.linspace(-1.4, 2.4, 58), np.full(58, height)])
-        print("  " + "".join(".#"[label] for label in predict_tree(root, points)))
-    print("\n" + show_tree(root, depth=2))
+    print("\n".join("  " + "".join(".#"[label] for label in line) for line in labels))
+    print("\n" + show_tree(fit_tree(X, y, max_depth=4), depth=2))
     if plot:
-        save_plot("tree_models_classification_tree.png", lambda ax: draw_regions(ax, root, X, y))
-    comparisons = []
+        save_plot("tree_models_classification_tree.png", lambda ax: (
+            ax.contourf(across, down, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
+            ax.set(xlabel="x[0]", ylabel="x[1]", title="A tree of depth 4 on two moons"),
+        ))  # fmt: skip
+    new, comparisons = make_moons(rng, n=500, noise=0.2)[0], []
     for criterion in ("gini", "entropy"):
-        pairs = library_splits(sklearn_tree(X, y, criterion), X, y, criterion)
-        gains = np.array([[gain_at(t) for t in pair] for pair in pairs]).T
-        what = f"gain of {len(pairs)} splits, {criterion}"
-        comparisons.append(compare(what, *gains, *ALLOWED["classification tree"]))
+        ours = tree_values(fit_tree(X, y, criterion, 2), new)
+        theirs = sklearn_tree(X, y, criterion, 2).predict_proba(new)
+        what = f"shares of classes, {criterion}"
+        comparisons.append(compare(what, ours, theirs, *ALLOWED["classification tree"]))
     return report(comparisons)
-
-
-def draw_regions(ax, root, X, y):
-    """The label of every point of the plane, and the examples."""
-    across, down = np.meshgrid(np.linspace(-1.5, 2.5, 300), np.linspace(-1.2, 1.7, 300))
-    labels = predict_tree(root, np.column_stack([across.ravel(), down.ravel()]))
-    ax.contourf(across, down, labels.reshape(across.shape), alpha=0.3, cmap="coolwarm")
-    ax.scatter(*X.T, c=y, s=12, cmap="coolwarm")
-    ax.set(xlabel="x[0]", ylabel="x[1]", title="A tree of depth 4 on two moons")
-
 
 # %% [markdown]
 """
@@ -461,23 +401,21 @@ def draw_regions(ax, root, X, y):
 
 For numbers a leaf answers with the mean of its rows, and impurity is their variance:
 
-    I(t) = 1/W Σᵢ wᵢ (yᵢ - mean(t))²                                               (6)
+    I(t) = 1/W Σᵢ wᵢ (yᵢ - mean(t))²                                               (5)
 
-The grower, the gain (4) and its short form (5) stay as they are. Where (5) comes from: with
-their own means in place of the parent's, the two sides' sums of squares fall by S²/W_L and
-S²/W_R, and 1/W_L + 1/W_R = W / (W_L W_R). People sometimes measure the children around the
-parent's mean. Then no split gains anything, whatever it is.
+The grower, the gain (3) and its short form (4) stay as they are. Where (4) comes from: with their
+own means in place of the parent's, the two sides' sums of squares fall by S²/W_L and S²/W_R. If
+the children are measured around the parent's mean, a common mistake, no split gains anything.
 
 The fit is a staircase, constant between thresholds. It never leaves the range of y, so a tree
 cannot extend a trend. It is unstable too: drop a few rows, and the first question may change,
 and with it all those below. Both are reasons for what follows.
 
-The library version is `sklearn_tree` with criterion="variance". For continuous y and leaves of
-10 rows no two splits tie, and the trees are equal node for node.
+The library version is `sklearn_tree` with criterion="variance". With continuous y and 10 rows
+per leaf, ties do not happen, and both trees are equal node for node.
 
 Try: predict at x = 20. Before you do: which stair will answer?
 """
-
 
 # %%
 def demo_regression_tree(plot=False):
@@ -485,21 +423,18 @@ def demo_regression_tree(plot=False):
     rng = np.random.default_rng(1)
     X = rng.uniform(0, 6, size=(240, 1)).astype(np.float32).astype(float)
     y = np.sin(X[:, 0]) + 0.2 * rng.normal(size=240)
-    root = fit_tree(X, y, "variance", min_samples_leaf=10)
+    root, library = fit_tree(X, y, "variance", None, 10), sklearn_tree(X, y, "variance", None, 10)
     grid = np.linspace(0.1, 5.9, 15)
     print("\n== How does a staircase follow a wave? ==\n")
     for x, step in zip(grid, predict_tree(root, grid[:, None])):
         print(f"  x = {x:.1f}  {step:5.2f}  " + " " * round(15 + 12 * step) + "#")
-    library = nodes_from_sklearn(sklearn_tree(X, y, "variance", min_samples_leaf=10))[0]
-    comparisons = []
-    for what in ("feature", "threshold", "value", "impurity", "n"):
-        asks = [[t for t in list_nodes(r) if t.feature is not None or what in "value impurity n"]
-                for r in (root, library)]  # fmt: skip
-        ours, theirs = ([getattr(t, what) for t in nodes] for nodes in asks)
-        allowed = ALLOWED["regression tree"]
-        comparisons.append(compare(f"{what} of {len(ours)} nodes", ours, theirs, *allowed))
-    return report(comparisons)
-
+    cuts = sorted(t.threshold for t in list_nodes(root) if t.left is not None)
+    theirs = np.sort(library.tree_.threshold[library.tree_.children_left >= 0])
+    stairs, allowed = (predict_tree(root, X), library.predict(X)), ALLOWED["regression tree"]
+    return report([
+        compare(f"{len(cuts)} thresholds", cuts, theirs, *allowed),
+        compare("the stairs", *stairs, *allowed),
+    ])  # fmt: skip
 
 # %% [markdown]
 """
@@ -508,29 +443,28 @@ def demo_regression_tree(plot=False):
 When should a tree stop? Stopping early is short-sighted: on XOR the first split gains nothing.
 Better grow it fully, then cut back what does not pay. Put a price α on every leaf:
 
-    R(T) = Σ_leaves r(t) + α · (number of leaves)        r(t) = W(t) I(t) / W(root)   (7)
+    R(T) = Σ_leaves r(t) + α · (number of leaves)        r(t) = W(t) I(t) / W(root)   (6)
 
 For every α some smallest subtree minimises R. As α rises these subtrees are nested: branches
 only fall off (Breiman and others, 1984, chapter 3). So one list of prices tells everything.
 
 Seen from a node t, the least cost of the branch below it, as a function of α, is a chain of
-straight lines. The slope is the number of leaves left, and it bends where a branch falls off.
+straight lines: its slope is the number of leaves left, and it bends where a branch falls off.
 As a leaf, t would cost r(t) + α. Where both are equal, t falls:
 
-    α(t) = (r(t) - cost) / (leaves - 1)                                            (8)
+    α(t) = (r(t) - cost) / (leaves - 1)                                            (7)
 
 with cost (at α = 0) and leaves of the line that holds there. Go up from the leaves and keep the
 bends of every branch in a heap. A bend above α(t) never happens, as t falls before it: pop it.
-Each node is pushed once, the smaller heap is poured into the larger: n log² n steps at most,
+Each node is pushed once, and the smaller heap is poured into the larger: n log² n steps at most,
 even for a tree that is one long chain.
 
-Which α is best for new data is not known: choose it on rows that the tree has not seen. By the
-training rows, not pruning is always best.
+Choose α on rows that the tree has not seen: by the training rows, not pruning is always best.
 """
 
 # %%
 def collapse_alphas(root):
-    """Equation (8) for each of list_nodes(root), and the root's bends: (α, leaves lost)."""
+    """Equation (7) for each of list_nodes(root), and the root's bends: (α, leaves lost)."""
     nodes, heaps, alphas = list_nodes(root), {}, []
     for t in reversed(nodes):
         bends, alpha = [], math.inf
@@ -550,7 +484,6 @@ def collapse_alphas(root):
         alphas.append(alpha)
     return nodes, alphas[::-1], sorted((-price, lost) for price, lost in heaps[id(root)])
 
-
 def pruning_path(root):
     """The prices at which the pruned tree changes, from 0 up, and its leaves from there on."""
     nodes, _, bends = collapse_alphas(root)
@@ -562,9 +495,8 @@ def pruning_path(root):
         leaves[-1] -= lost
     return np.array(alphas), np.array(leaves)
 
-
 def prune_tree(root, alpha):
-    """The smallest subtree that minimises equation (7): a copy, root stays as it is."""
+    """The smallest subtree that minimises equation (6): a copy, root stays as it is."""
     check_number("alpha", alpha, least=0)
     nodes, falls_at, _ = collapse_alphas(root)
     copies = {}
@@ -575,14 +507,13 @@ def prune_tree(root, alpha):
             copies[id(t)] = replace(t, left=copies[id(t.left)], right=copies[id(t.right)])
     return copies[id(root)]
 
-
 # %% [markdown]
 """
 ### The library version
 
 scikit-learn prunes while it fits; our alpha is its `ccp_alpha`. It removes one branch at a time,
 so equal prices repeat in its list, where ours holds each once. With ccp_alpha = 0 it does
-nothing, where (7) already drops splits that gained nothing.
+nothing, where (6) already drops splits that gained nothing.
 
 Try: grow the tree with min_samples_leaf=5 first. Does pruning still help?
 """
@@ -593,13 +524,10 @@ def sklearn_pruning_path(model, X, y):
     alphas = np.maximum(model.cost_complexity_pruning_path(X, y).ccp_alphas, 0)
     return alphas[np.append(True, np.diff(alphas) > 1e-12 * model.tree_.impurity[0])]
 
-
 def demo_pruning(plot=False):
     """What a price per leaf does to the error on new rows, and the library's list of prices."""
-    rng = np.random.default_rng(3)
-    X, y = friedman_data(rng, 400)
-    new_X, new_y = friedman_data(rng, 400)
-    root = fit_tree(X, y, "variance", min_samples_leaf=10)
+    (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 400) for seed in (3, 4))
+    root, model = fit_tree(X, y, "variance", None, 10), sklearn_tree(X, y, "variance", None, 10)
     alphas, leaves = pruning_path(root)
     print("\n== Which leaves are worth their price? (mean squared errors) ==\n")
     print("   alpha   leaves  training rows  new rows")
@@ -607,15 +535,13 @@ def demo_pruning(plot=False):
         small = prune_tree(root, alpha)
         errors = [mse(t, predict_tree(small, A)) for A, t in [(X, y), (new_X, new_y)]]
         print(f"  {alpha:7.4f}  {count:5}  {errors[0]:12.2f}  {errors[1]:9.2f}")
-    model, middle = sklearn_tree(X, y, "variance", None, 10), float(alphas[-9:-7].mean())
-    pruned = sklearn_tree(X, y, "variance", None, 10, alpha=middle)
+    middle, path = float(alphas[-9:-7].mean()), sklearn_pruning_path(model, X, y)
+    ours = predict_tree(prune_tree(root, middle), new_X)
+    theirs = sklearn_tree(X, y, "variance", None, 10, alpha=middle).predict(new_X)
     return report([
-        compare(f"{len(alphas)} prices", alphas, sklearn_pruning_path(model, X, y),
-                *ALLOWED["pruning"]),
-        compare("pruned tree on new rows", predict_tree(prune_tree(root, middle), new_X),
-                pruned.predict(new_X), *ALLOWED["pruning"]),
+        compare(f"{len(alphas)} prices", alphas, path, *ALLOWED["pruning"]),
+        compare("pruned tree on new rows", ours, theirs, *ALLOWED["pruning"]),
     ])  # fmt: skip
-
 
 # %% [markdown]
 """
@@ -625,20 +551,20 @@ A full tree is right on average and wrong in detail: another sample gives anothe
 cancel such noise if the trees err differently. For B trees with errors of variance σ² (sigma
 squared) and correlation ρ (rho),
 
-    variance of their average = ρ σ² + (1 - ρ) σ² / B                              (9)
+    variance of their average = ρ σ² + (1 - ρ) σ² / B                              (8)
 
 More trees shrink the second term; only trees that differ shrink the first. Two tricks do it:
 
 - Bootstrap: each tree sees n rows drawn with replacement. A row drawn three times is not
-  copied. It gets weight 3 in (2) to (6), and counts as one row in min_samples_leaf.
+  copied. It gets weight 3 in (2) to (5), and counts as one row in min_samples_leaf.
 - Random features at every split (not once per tree), often √d: no feature opens every tree.
 
 A tree leaves out (1 - 1/n)ⁿ ≈ 37% of the rows. Predict each row with just the trees that never
 saw it, and you get an honest score without a test set: the out-of-bag score.
 
-The forest answers with the mean of its trees: numbers, or shares of classes of which the
-largest wins. More trees only cost time, they do not overfit. Scores on the training rows prove
-nothing, as full trees remember them. And like its trees, a forest cannot extend a trend.
+The forest answers with the mean of its trees: numbers, or shares of classes of which the largest
+wins. More trees only cost time. Scores on the training rows prove nothing, as full trees
+remember them. And like its trees, a forest cannot extend a trend.
 """
 
 # %%
@@ -648,7 +574,6 @@ class Forest(NamedTuple):
     trees: list
     counts: np.ndarray
 
-
 def fit_forest(
     X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None, min_samples_leaf=1,
     rng=None, counts=None,
@@ -656,10 +581,9 @@ def fit_forest(
     """Random forest (Breiman, 2001). max_features is a number, "sqrt" of d, or None for all.
 
     The bootstrap comes from the generator rng, or is given as counts (trees, n)."""
-    X, targets = check_fit(X, y, criterion, max_depth, min_samples_leaf)
+    X, targets, limits = check_fit(X, y, criterion, max_depth, min_samples_leaf)
     check_number("trees", trees, least=1, integer=True)
-    n, d = X.shape
-    rng = rng or np.random.default_rng(0)
+    (n, d), rng, grown = X.shape, rng or np.random.default_rng(0), []
     if max_features is not None:
         max_features = math.isqrt(d) if max_features == "sqrt" else max_features
         check_number("max_features", max_features, least=1, most=d, integer=True)
@@ -668,35 +592,31 @@ def fit_forest(
     counts = check_array("counts", counts, ndim=2)
     if counts.shape[1] != n or counts.min() < 0 or not counts.any(axis=1).all():
         raise ValueError(f"counts must be (trees, {n}), each 0 or more, and no tree without rows")
-    columns, options = sort_columns(X), (max_depth, min_samples_leaf, 0.0)
-    grown = [grow(*columns, targets, criterion, *options, w, max_features, rng) for w in counts]
-    return Forest([nodes[0] for nodes, _ in grown], counts)
-
+    Xt, order = sort_columns(X)
+    for w in counts:
+        drawn = order[(w > 0)[order]].reshape(d, -1)  # rows of weight 0 are left out
+        grown.append(grow(Xt, drawn, targets, criterion, limits, w, max_features, rng)[0][0])
+    return Forest(grown, counts)
 
 def forest_values(forest, X):
     """The mean value of the trees: (n,), or the share of each class (n, k)."""
     return sum(tree_values(root, X) for root in forest.trees) / len(forest.trees)
 
-
 def predict_forest(forest, X):
     """A label, or for regression a number, per row: (n,)."""
     return decide(forest_values(forest, X))
 
-
 def out_of_bag(forest, X):
     """The training rows that some tree left out, and the mean value of those trees there."""
     X, out = check_X(X, forest.trees[0].d), forest.counts == 0  # (trees, n)
-    if len(X) != out.shape[1]:
-        raise ValueError(f"X must be the {out.shape[1]} training rows, not {len(X)} others")
-    if not out.any():
-        raise ValueError("forest must leave out some rows, but every tree has drawn them all")
+    if len(X) != out.shape[1] or not out.any():
+        raise ValueError(f"X must be the {out.shape[1]} training rows, some of them left out")
     total = np.zeros((len(X), *np.shape(forest.trees[0].value)))
     for root, rows in zip(forest.trees, out):
         if rows.any():
             total[rows] += tree_values(root, X[rows])
     rows = np.flatnonzero(out.any(axis=0))
     return rows, (total[rows].T / out.sum(axis=0)[rows]).T
-
 
 # %% [markdown]
 """
@@ -706,7 +626,7 @@ scikit-learn calls trees `n_estimators`. At a split it keeps drawing features un
 can be split; we draw among those that vary in the node. Its bootstrap can be read back from the
 fitted model, so that both forests can be grown from the same draws.
 
-Try: max_features=None in the demo's forest. By (9), what do you expect?
+Try: max_features=None in the demo's first forest. By (8), what do you expect?
 """
 
 # %%
@@ -714,18 +634,18 @@ def sklearn_forest(
     X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None, min_samples_leaf=1,
     seed=0,
 ):  # fmt: skip
-    """The same forest in scikit-learn, and how often each tree drew each row: (trees, n)."""
+    """The same forest in scikit-learn."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-    kind = RandomForestRegressor if criterion == "variance" else RandomForestClassifier
-    model = kind(
+    return (RandomForestRegressor if criterion == "variance" else RandomForestClassifier)(
         trees, criterion=criterion.replace("variance", "squared_error"), max_depth=max_depth,
         min_samples_leaf=min_samples_leaf, max_features=max_features, oob_score=True,
         random_state=seed,
     ).fit(X, y)  # fmt: skip
-    counts = [np.bincount(rows, minlength=len(X)) for rows in model.estimators_samples_]
-    return model, np.array(counts)
 
+def sklearn_counts(model, n):
+    """How often each tree of a fitted library forest drew each row: (trees, n)."""
+    return np.array([np.bincount(rows, minlength=n) for rows in model.estimators_samples_])
 
 def demo_forest(plot=False):
     """Diabetes (442 patients, real data): a tree, a forest, and the out-of-bag score."""
@@ -734,24 +654,22 @@ def demo_forest(plot=False):
     X, y = load_diabetes(return_X_y=True)
     X, rng = X.astype(np.float32).astype(float), np.random.default_rng(0)
     train, test = train_test_split(rng, len(X))
-    forest = fit_forest(X[train], y[train], "variance", 100, "sqrt", None, 3, rng)
+    data, options = (X[train], y[train], "variance"), (100, "sqrt", None, 3)
+    forest = fit_forest(*data, *options, rng)
     print("\n== What do many trees know that one does not? ==\n\n  trees   R2 on new rows")
     for count in (1, 3, 10, 30, 100):
-        values = forest_values(Forest(forest.trees[:count], forest.counts[:count]), X[test])
-        score = r2_score(y[test], values)
+        score = r2_score(y[test], predict_forest(Forest(forest.trees[:count], None), X[test]))
         print(f"  {count:5}   {score:6.3f}  " + "#" * round(60 * max(score, 0)))
     rows, values = out_of_bag(forest, X[train])
-    score = r2_score(y[train][rows], values)
+    score, theirs = r2_score(y[train][rows], values), sklearn_forest(*data, *options).oob_score_
     print(f"\n  out of bag, without any test rows: {score:.3f}")
-    library, _ = sklearn_forest(X[train], y[train], "variance", 100, "sqrt", None, 3)
-    model, counts = sklearn_forest(X[train], y[train], "variance", 20, None, None, 10)
-    ours = fit_forest(X[train], y[train], "variance", 20, None, None, 10, counts=counts)
-    ours, theirs = predict_forest(ours, X[test]), model.predict(X[test])
+    model = sklearn_forest(*data, 20, None, None, 10)
+    ours = fit_forest(*data, 20, None, None, 10, counts=sklearn_counts(model, len(train)))
+    ours, library = predict_forest(ours, X[test]), model.predict(X[test])
     return report([
-        compare("R2 out of bag", score, library.oob_score_, *ALLOWED["out-of-bag"]),
-        compare("same bootstrap, new rows", ours, theirs, *ALLOWED["forest"]),
+        compare("R2 out of bag", score, theirs, *ALLOWED["out-of-bag"]),
+        compare("same bootstrap, new rows", ours, library, *ALLOWED["forest"]),
     ])  # fmt: skip
-
 
 # %% [markdown]
 """
@@ -760,13 +678,13 @@ def demo_forest(plot=False):
 A forest averages deep trees that know nothing of each other. Boosting adds up shallow ones, each
 grown on what those before it still get wrong. Start with the best constant F, then repeat:
 
-    g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree       (10)
+    g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree        (9)
 
 This is gradient descent with a tree in place of one step per row; and a tree can also answer for
 rows it has not seen. Two losses, with their first two derivatives:
 
-    squared    1/2 (y - F)²                   g = F - y        h = 1               (11)
-    log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (12)
+    squared    1/2 (y - F)²                   g = F - y        h = 1               (10)
+    log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (11)
 
 where p = 1 / (1 + exp(-F)), so F is the log of the odds. F starts at the mean of y, or at its
 log odds. The start is part of every prediction: forget it, and all are off by the mean.
@@ -774,7 +692,7 @@ log odds. The start is part of every prediction: forget it, and all are off by t
 A tree's regions are good, but for the log loss the mean of -g is not the best step in them. So
 each leaf takes a Newton step instead (for the squared error that is the mean again):
 
-    leaf value = -Σ g / Σ h                                                        (13)
+    leaf value = -Σ g / Σ h                                                        (12)
 
 A small η needs more trees and does better on new rows. And unlike a forest, boosting overfits
 with more trees: watch the error on held-out rows and stop where it is least.
@@ -788,62 +706,49 @@ class Boosting(NamedTuple):
     start: float
     lr: float
     trees: list
-    missing: bool = False
+    missing: bool
 
-
-def sigmoid(z):
-    """1 / (1 + exp(-z)). Only exp(-|z|) is computed, so nothing overflows."""
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1, e) / (1 + e)
-
-
-def derivatives(loss, y, F):
-    """g and h of equations (11) and (12), each (n,)."""
-    p = F if loss == "squared" else sigmoid(F)
-    return p - y, np.ones(len(y)) if loss == "squared" else p * (1 - p)
-
+def mean_of(loss, F):
+    """F itself, or for the log loss p = 1 / (1 + exp(-F)), written so that nothing overflows."""
+    return F if loss == "squared" else np.exp(-np.logaddexp(0, -F))
 
 def boost(X, y, loss, steps, lr, l2, missing, grow_one):
-    """Equation (10). grow_one(g, h) returns a tree's nodes, and the index of each row's leaf."""
+    """Equation (9). grow_one(g, h) returns a tree's nodes, and the index of each row's leaf."""
     mean = y.mean()
-    start = float(mean if loss == "squared" else np.log(mean / (1 - mean)))
-    F, trees = np.full(len(y), start), []
+    start, trees = float(mean if loss == "squared" else np.log(mean / (1 - mean))), []
+    F = np.full(len(y), start)
     for _ in range(steps):
-        g, h = derivatives(loss, y, F)
+        p = mean_of(loss, F)
+        g, h = p - y, np.ones(len(y)) if loss == "squared" else p * (1 - p)  # (10) and (11)
         nodes, leaf = grow_one(g, h)
         G, H = (np.bincount(leaf, v, minlength=len(nodes)) for v in (g, h))
-        value = np.divide(-G, H + l2, out=np.zeros(len(G)), where=H > 1e-150)  # (13) and (15)
+        value = np.divide(-G, H + l2, out=np.zeros(len(G)), where=H > 1e-150)  # (12) and (14)
         F += lr * value[leaf]
-        for node, node.value in zip(nodes, value.tolist()):
-            node.d = X.shape[1]
+        for t, v in zip(nodes, value.tolist()):
+            t.value = v
+        nodes[0].d = X.shape[1]
         trees.append(nodes[0])
     return Boosting(loss, start, lr, trees, missing)
 
-
 def check_boosting(X, y, loss, steps, lr, max_depth, min_samples_leaf, missing):
-    """X and y as floats. For the log loss y must hold 0 and 1."""
+    """X and y as floats, and the limits of growth. For the log loss y must hold 0 and 1."""
     if loss not in ("squared", "log"):
         raise ValueError(f"loss must be squared or log, not {loss!r}")
     check_number("steps", steps, least=1, integer=True)
     check_number("lr", lr, above=0)
     X = check_array("X", X, ndim=2, allow_nan=missing)
     known = np.nan_to_num(X) if missing else X
-    _, targets = check_fit(known, y, "variance", max_depth, min_samples_leaf)
     if loss == "log":
         check_labels(known, y, classes=2)
-    return X, targets[0]
-
+    _, targets, limits = check_fit(known, y, "variance", max_depth, min_samples_leaf)
+    return X, targets[0], limits
 
 def fit_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
     """Gradient boosting (Friedman, 2001). loss is "squared", or "log" for labels 0 and 1."""
-    X, y = check_boosting(X, y, loss, steps, lr, max_depth, min_samples_leaf, missing=False)
-    columns = sort_columns(X)  # once for all trees: only the targets change
-
-    def grow_one(g, h):
-        return grow(*columns, -g[None], "variance", max_depth, min_samples_leaf)
-
-    return boost(X, y, loss, steps, lr, 0.0, False, grow_one)
-
+    X, y, limits = check_boosting(X, y, loss, steps, lr, max_depth, min_samples_leaf, False)
+    columns, w = sort_columns(X), np.ones(len(X))  # sorted once for all trees: only g changes
+    return boost(X, y, loss, steps, lr, 0.0, False,
+                 lambda g, h: grow(*columns, -g[None], "variance", limits, w))  # fmt: skip
 
 def staged_scores(model, X):
     """F after 0, 1, 2, ... trees: yields (n,) each time."""
@@ -853,12 +758,10 @@ def staged_scores(model, X):
         F = F + model.lr * tree_values(root, X, model.missing)
         yield F
 
-
 def predict_boosting(model, X):
     """A number per row, or for the log loss the probability of class 1: (n,)."""
     *_, F = staged_scores(model, X)
-    return F if model.loss == "squared" else sigmoid(F)
-
+    return mean_of(model.loss, F)
 
 # %% [markdown]
 """
@@ -876,18 +779,15 @@ def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_s
     """The same model, fitted by scikit-learn."""
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 
-    kind = GradientBoostingRegressor if loss == "squared" else GradientBoostingClassifier
-    return kind(
+    return (GradientBoostingRegressor if loss == "squared" else GradientBoostingClassifier)(
         n_estimators=steps, learning_rate=lr, max_depth=max_depth,
         min_samples_leaf=min_samples_leaf, random_state=0,
     ).fit(X, y)  # fmt: skip
-
 
 def sklearn_stages(model, X):
     """The library's F after 1, 2, ... trees: (steps, n)."""
     stages = getattr(model, "staged_decision_function", None) or model.staged_predict
     return np.array([np.ravel(F) for F in stages(X)])
-
 
 def friedman_data(rng, n):
     """Friedman's (1991) function of five features, noise of variance 1, and five idle features."""
@@ -895,25 +795,23 @@ def friedman_data(rng, n):
     y = 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2
     return X, y + 10 * X[:, 3] + 5 * X[:, 4] + rng.normal(size=n)
 
-
 def demo_boosting(plot=False):
     """The error on new rows, stage by stage, for stumps and for trees of depth 3."""
-    rng = np.random.default_rng(2)
-    (X, y), (new_X, new_y), comparisons = friedman_data(rng, 600), friedman_data(rng, 600), []
+    (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 600) for seed in (2, 3))
     print("\n== How does the error fall from tree to tree? (the noise alone is 1) ==\n")
     print("  trees   " + "".join(f"{s:8}" for s in (0, 1, 10, 40, 80)))
-    for depth in (1, 3):
-        for loss, target in [("squared", y), ("log", (y > 15).astype(int))]:
-            options = (loss, 80, 0.2, depth, 5)
-            stages = np.array(list(staged_scores(fit_boosting(X, target, *options), new_X)))
-            if loss == "squared":
-                errors = [mse(new_y, stages[s]) for s in (0, 1, 10, 40, 80)]
-                print(f"  depth {depth} " + "".join(f"{error:8.2f}" for error in errors))
-            theirs = sklearn_stages(sklearn_boosting(X, target, *options), new_X)
-            what = f"80 stages, {loss}, depth {depth}"
-            comparisons.append(compare(what, stages[1:], theirs, *ALLOWED["boosting"]))
+    comparisons = []
+    for depth, loss in [(1, "squared"), (3, "squared"), (1, "log"), (3, "log")]:
+        target = y if loss == "squared" else (y > 15).astype(int)
+        options = (loss, 80 if loss == "squared" else 20, 0.2, depth, 20)
+        stages = np.array(list(staged_scores(fit_boosting(X, target, *options), new_X)))
+        if loss == "squared":
+            errors = [mse(new_y, stages[s]) for s in (0, 1, 10, 40, 80)]
+            print(f"  depth {depth} " + "".join(f"{error:8.2f}" for error in errors))
+        theirs = sklearn_stages(sklearn_boosting(X, target, *options), new_X)
+        what = f"{len(theirs)} stages, {loss}, depth {depth}"
+        comparisons.append(compare(what, stages[1:], theirs, *ALLOWED["boosting"]))
     return report(comparisons)
-
 
 # %% [markdown]
 """
@@ -923,15 +821,15 @@ Gradient boosting grows a tree by g alone, and mends its leaves afterwards. XGBo
 Guestrin, 2016) grows it by both derivatives. Expand the loss to second order around F, and put
 a price on large leaf values v:
 
-    J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                    (14)
+    J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                    (13)
 
 A leaf with sums G and H is a parabola in v. Its lowest point, and what that takes off J:
 
-    v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (15)
+    v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (14)
 
 So a split, in every node and not at the root alone, gains (twice, as 1/2 does not matter)
 
-    gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (16)
+    gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (15)
 
 **Bins.** Try 255 thresholds per feature at most, at quantiles. Then a node is summed up by the
 histogram of G, H and counts per bin, and only the smaller of two children needs counting: the
@@ -940,8 +838,8 @@ other is the parent's histogram minus that one.
 **Missing values** have a bin of their own. Each split tries them on both sides, and keeps the
 better: a learned direction. A feature without gaps in training sends later gaps to the majority.
 
-People often drop H below the root; for the log loss that is another model. And λ adds to H, not
-to the number of rows: with the log loss, sure leaves have a small H and shrink the most.
+λ adds to H, not to the number of rows: with the log loss, sure leaves have a small H and shrink
+the most. A split needs a gain above 0, and so a XOR defeats it.
 """
 
 # %%
@@ -957,7 +855,6 @@ def find_bins(X, bins):
         thresholds.append(cuts)
     return thresholds
 
-
 def histograms(binned, rows, node, q, bins, g, h):
     """Sums of g, of h, and counts over rows, per feature, node and bin: (3, d, q, bins + 1)."""
     size, sums = q * (bins + 1), np.empty((3, len(binned), q * (bins + 1)))
@@ -968,30 +865,27 @@ def histograms(binned, rows, node, q, bins, g, h):
         H[:] = n if h is None else np.bincount(cell, h, size)
     return sums.reshape(3, len(binned), q, bins + 1)
 
+def falls(G, H, l2):
+    """Equation (14), twice what a leaf takes off J."""
+    return G * (G / np.maximum(H + l2 + 1e-15, 1e-15))
 
 def best_bins(sums, gaps, l2, min_samples_leaf, min_hessian):
-    """Equation (16) at every bin: gain, feature, last bin on the left, does nan go left; (q,).
+    """Equation (15) at every bin: gain, feature, last bin on the left, does nan go left; (q,).
 
     gaps (d,) tells which features have missing values, in the last bin of sums (3, d, q, B)."""
-    def fall(G, H):
-        return G * (G / np.maximum(H + l2 + 1e-15, 1e-15))  # equation (15), twice
-
-    total, left = sums.sum(axis=-1, keepdims=True), np.cumsum(sums[..., :-1], axis=-1)
-    gains = []
-    for left in [left, (left + sums[..., -1:])[..., ::-1]][: 1 + gaps.any()]:
+    total, left, gains = sums.sum(axis=-1, keepdims=True), np.cumsum(sums[..., :-1], axis=-1), []
+    for left in [left, (left + sums[..., -1:])[..., ::-1]][: 1 + gaps.any()]:  # nan right, left
         right = total - left
-        gain = fall(*left[:2]) - fall(*total[:2]) + fall(*right[:2])
+        gain = falls(*left[:2], l2) - falls(*total[:2], l2) + falls(*right[:2], l2)
         least = np.minimum(left, right)
         gain[(least[1] < min_hessian) | (least[2] < min_samples_leaf)] = -np.inf
+        gain[~gaps if gains else []] = -np.inf
         gains.append(gain)
-    if gaps.any():
-        gains[1][~gaps] = -np.inf
-    gains = np.concatenate(gains, axis=-1).swapaxes(0, 1)  # (q, d, B - 1, or twice that)
-    q, _, width = gains.shape
-    best, B = gains.reshape(q, -1).argmax(axis=1), left.shape[-1]
-    feature, at = np.divmod(best, width)
-    return gains[range(q), feature, at], feature, np.where(at < B, at, 2 * B - 1 - at), at >= B
-
+    gains, B = np.concatenate(gains, axis=-1).swapaxes(0, 1), left.shape[-1]  # (q, d, B or 2B)
+    best = gains.reshape(len(gains), -1).argmax(axis=1)
+    feature, at = np.divmod(best, gains.shape[2])
+    gain, nan_left = gains[range(len(gains)), feature, at], at >= B
+    return gain, feature, np.where(nan_left, 2 * B - 1 - at, at), nan_left
 
 def grow_newton(binned, thresholds, gaps, bins, g, h, max_depth, l2, min_samples_leaf, min_hessian):
     """Grow a tree on histograms, level by level. Returns its nodes, and each row's leaf (n,)."""
@@ -1003,28 +897,27 @@ def grow_newton(binned, thresholds, gaps, bins, g, h, max_depth, l2, min_samples
         asks = gain > 0
         rows, node = rows[asks[node]], (np.cumsum(asks) - 1)[node[asks[node]]]
         parents = [t for t, ask in zip(level, asks) if ask]
-        feature, cut, nan_left = feature[asks], cut[asks], nan_left[asks]
+        feature, cut, nan_left, s = feature[asks], cut[asks], nan_left[asks], len(parents)
         at = binned[feature[node], rows]
-        child = 2 * node + np.where(at == bins, ~nan_left[node], at > cut[node])
-        sizes = np.bincount(child, minlength=2 * len(parents))
-        nan_left = np.where(gaps[feature], nan_left, sizes[::2] > sizes[1::2])
+        child = node + s * np.where(at == bins, ~nan_left[node], at > cut[node])
+        sizes = np.bincount(child, minlength=2 * s)
+        larger_left = sizes[:s] > sizes[s:]
         level = [Node(0.0, size) for size in sizes.tolist()]
-        for i, t in enumerate(parents):
-            t.left, t.right, t.feature = level[2 * i], level[2 * i + 1], int(feature[i])
-            t.threshold = float(np.append(thresholds[t.feature], np.inf)[cut[i]])
-            t.missing_left = bool(nan_left[i])
+        values = [np.append(thresholds[j], np.inf)[c] for j, c in zip(feature, cut)]
+        link(parents, feature, values, level)
+        for t, to_left in zip(parents, np.where(gaps[feature], nan_left, larger_left).tolist()):
+            t.missing_left = to_left
         leaf[rows] = len(nodes) + child
         nodes += level
-        if not level or depth == max_depth - 1:
+        if s == 0 or depth == max_depth - 1:
             break
-        small = np.arange(0, len(level), 2) + (sizes[::2] > sizes[1::2])
-        few = np.flatnonzero(small[child // 2] == child)
-        part = histograms(binned, rows[few], child[few] // 2, len(small), bins, g, h)
-        parent, sums = sums[:, :, asks], np.empty((3, d, len(level), bins + 1))
-        sums[:, :, small], sums[:, :, small ^ 1] = part, parent - part
+        few = np.flatnonzero((child >= s) == larger_left[node])  # the rows of smaller children
+        part = histograms(binned, rows[few], node[few], s, bins, g, h)
+        rest = sums[:, :, asks] - part
+        pick = larger_left[:, None]
+        sums = np.concatenate([np.where(pick, rest, part), np.where(pick, part, rest)], axis=2)
         node = child
     return nodes, leaf
-
 
 def fit_newton_boosting(
     X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0, min_samples_leaf=20, bins=255,
@@ -1037,24 +930,23 @@ def fit_newton_boosting(
     check_number("bins", bins, least=2, most=255, integer=True)
     check_number("l2", l2, least=0)
     check_number("min_hessian", min_hessian, least=0)
-    X, y = check_boosting(X, y, loss, steps, lr, max_depth, min_samples_leaf, missing=True)
+    X, y, _ = check_boosting(X, y, loss, steps, lr, max_depth, min_samples_leaf, True)
     thresholds, gaps = find_bins(X, bins), np.isnan(X).any(axis=0)
     binned = np.array([np.searchsorted(cuts, x) for cuts, x in zip(thresholds, X.T)])
     binned = np.where(np.isnan(X.T), bins, binned).astype(np.uint8)  # (d, n)
+    limits = max_depth, l2, min_samples_leaf, min_hessian
 
     def grow_one(g, h):  # sums of float32 numbers are exact in float64: equal gains stay equal
         g, h = np.float32(g), None if loss == "squared" else np.float32(h)
-        limits = max_depth, l2, min_samples_leaf, min_hessian
         return grow_newton(binned, thresholds, gaps, bins, g, h, *limits)
 
     return boost(X, y, loss, steps, lr, l2, True, grow_one)
-
 
 # %% [markdown]
 """
 ### The library version
 
-scikit-learn's histogram boosting minimises (14) too. steps is its `max_iter`, l2 its
+scikit-learn's histogram boosting minimises (13) too. steps is its `max_iter`, l2 its
 `l2_regularization`; early stopping and its limit on leaves must be switched off. It keeps g and h
 in float32, so both grow the same trees, and leaf values agree in about 7 digits.
 
@@ -1068,19 +960,16 @@ def sklearn_newton_boosting(
     """The same model, fitted by scikit-learn."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    kind = HistGradientBoostingRegressor if loss == "squared" else HistGradientBoostingClassifier
-    return kind(
+    return (HistGradientBoostingRegressor if loss == "squared" else HistGradientBoostingClassifier)(
         max_iter=steps, learning_rate=lr, max_depth=max_depth, l2_regularization=l2,
         min_samples_leaf=min_samples_leaf, max_bins=bins, max_leaf_nodes=None,
         early_stopping=False,
     ).fit(X, y)  # fmt: skip
 
-
 def demo_newton_boosting(plot=False):
     """Values that are missing for a reason: a learned direction, or the mean filled in."""
     rng = np.random.default_rng(4)
     X, y = friedman_data(rng, 1200)
-    X[rng.uniform(size=X.shape) < 0.05] = np.nan
     X[X[:, 3] > 0.7, 3] = np.nan  # the largest values of x[3] are never written down
     train, test = train_test_split(rng, len(X), 0.33)
     filled, comparisons = np.where(np.isnan(X), np.nanmean(X[train], axis=0), X), []
@@ -1089,14 +978,14 @@ def demo_newton_boosting(plot=False):
         model = fit_newton_boosting(data[train], y[train], steps=60, max_depth=3)
         print(f"  {how:20} {r2_score(y[test], predict_boosting(model, data[test])):.3f}")
     for loss, target in [("squared", y), ("log", (y > 15).astype(int))]:
-        options = (X[train], target[train], loss, 40, 0.1, 4, 2.0)
+        options = (X[train], target[train], loss, 20, 0.1, 4, 2.0)
         *_, ours = staged_scores(fit_newton_boosting(*options), X[test])
         model = sklearn_newton_boosting(*options)
         theirs = model.predict(X[test]) if loss == "squared" else model.decision_function(X[test])
-        ours, theirs, allowed = ours / np.ptp(theirs), theirs / np.ptp(theirs), ALLOWED["newton boosting"]
-        comparisons.append(compare(f"40 trees, {loss}", ours, theirs, *allowed))
+        ours, theirs = ours / np.ptp(theirs), theirs / np.ptp(theirs)
+        what = f"20 trees, {loss}, of the spread"
+        comparisons.append(compare(what, ours, theirs, *ALLOWED["newton boosting"]))
     return report(comparisons)
-
 
 # %% [markdown]
 """
@@ -1104,30 +993,27 @@ def demo_newton_boosting(plot=False):
 
 Trees ask "at most t?", but what is the order of red, green and blue? Three ways to numbers:
 
-- **One-hot**: a 0/1 column per category. Honest; with 10,000 categories, too wide to be useful.
-- **Ordinal**: the position in the alphabet. One column, and a tree needs many questions to pick
-  categories out of an order that means nothing. Unknown categories become -1.
-- **Target encoding**: the mean of y in the category, pulled towards the mean of all:
+- One-hot: a 0/1 column per category. Honest, and too wide for 10,000 categories.
+- Ordinal: the position in the alphabet. One column, but a tree needs many questions to pick
+  categories out of an order that means nothing. An unknown category becomes -1.
+- Target encoding: the mean of y in the category, pulled towards the mean of all,
 
-      code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (17)
+      code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (16)
 
-  with n_c rows in category c, and m as if that many more rows had an average y. Sorting
-  categories by mean y is even optimal for a regression tree: its best split of them in two is
-  always a cut in this order (Fisher, 1958). Unknown categories get mean(y).
+  as if m more rows of category c, of which there are n_c, had an average y. For a regression tree
+  this order is even the best one (Fisher, 1958). An unknown category gets mean(y).
 
-**The leak.** In (17) each row's own y is part of its code. A category with one row has y itself
-for a code (if m is 0), and a tree reads off the answers. On pure noise this looks like a good
-model, until new rows come. The cure is to encode every row by means of other folds: out-of-fold.
+The leak: in (16) each row's own y is a part of its code. A category of one row, with m = 0, has y
+itself for a code, and a tree reads off the answers. Pure noise then looks like a good model until
+new rows come. The cure: encode each row by the means of other folds, out of fold.
 """
 
 # %%
 def check_column(column):
-    """A column of text or numbers, (n,)."""
-    array = np.asarray(column)
-    if array.dtype.kind == "U" and array.ndim == 1 and array.size:
-        return array
-    return check_array("column", column, ndim=1)
-
+    """A column (n,) of text or of finite numbers."""
+    text = np.asarray(column)
+    text_is_fine = text.dtype.kind == "U" and text.ndim == 1 and text.size > 0
+    return text if text_is_fine else check_array("column", column, ndim=1)
 
 def encode_ordinal(column, categories):
     """The position of each value in the sorted categories (k,), or -1 if it is not there: (n,)."""
@@ -1135,29 +1021,24 @@ def encode_ordinal(column, categories):
     at = np.minimum(np.searchsorted(categories, column), len(categories) - 1)
     return np.where(categories[at] == column, at, -1)
 
-
 def encode_one_hot(column, categories):
     """A 0/1 column per category (n, k); a value that is not there gets a row of zeros."""
     at = encode_ordinal(column, categories)
     return (at[:, None] == np.arange(len(categories))).astype(float)
 
-
 def fit_target_encoding(column, y, m=1.0):
-    """Equation (17): the categories (k,), their codes (k,), and the mean of y for the others."""
-    column, y = check_column(column), check_array("y", y, ndim=1)
-    check_Xy(np.zeros((len(column), 1)), y)
+    """Equation (16): the categories (k,), their codes (k,), and the code of all others."""
+    column = check_column(column)
+    _, y = check_Xy(np.zeros((len(column), 1)), y)
     check_number("m", m, least=0)
     categories, at = np.unique(column, return_inverse=True)
-    sums, counts = np.bincount(at, y), np.bincount(at)
-    return categories, (sums + m * y.mean()) / (counts + m), y.mean()
-
+    return categories, (np.bincount(at, y) + m * y.mean()) / (np.bincount(at) + m), y.mean()
 
 def encode_target(column, encoding):
-    """The code of each value (n,)."""
+    """The code of each value, (n,)."""
     categories, codes, mean = encoding
     at = encode_ordinal(column, categories)
     return np.where(at < 0, mean, codes[at])
-
 
 def encode_out_of_fold(column, y, folds, m=1.0):
     """Each row's code from the rows of the other folds, given as pairs (train, test): (n,)."""
@@ -1165,15 +1046,14 @@ def encode_out_of_fold(column, y, folds, m=1.0):
     for train, test in folds:
         encoding = fit_target_encoding(column[train], np.asarray(y)[train], m)
         codes[test] = encode_target(column[test], encoding)
-    return check_array("codes", codes, ndim=1)  # nan: a row that stands in no test part
-
+    return check_array("codes", codes, ndim=1)  # nan is refused: a row that no fold tests
 
 # %% [markdown]
 """
 ### The library version
 
-`OneHotEncoder`, `OrdinalEncoder` and `TargetEncoder` take tables of columns. The last one is out
-of fold in `fit_transform`, and is not in `fit(...).transform(...)`: the same object, two meanings.
+`OneHotEncoder`, `OrdinalEncoder` and `TargetEncoder` take tables of columns. The last one works
+out of fold in `fit_transform`, but not in `fit(...).transform(...)`: one object, two meanings.
 
 Try: give each category 30 rows instead of 3. How large is the leak then?
 """
@@ -1183,75 +1063,69 @@ def sklearn_encoders(column, y, folds, m=1.0):
     """Fitted one-hot, ordinal and target encoders, and the out-of-fold codes (n,)."""
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 
-    column = np.asarray(column)[:, None]
-    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(column)
-    ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1).fit(column)
-    target = TargetEncoder(smooth=m, target_type="continuous", cv=folds)
-    out_of_fold = target.fit_transform(column, y)[:, 0]
+    X, target = column[:, None], TargetEncoder(smooth=m, target_type="continuous", cv=folds)
+    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(X)
+    ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1).fit(X)
+    out_of_fold = target.fit_transform(X, y)[:, 0]
     return one_hot, ordinal, target, out_of_fold
-
 
 def demo_categories(plot=False):
     """Pure noise, 200 categories: how good does a feature look that knows nothing?"""
     rng = np.random.default_rng(6)
-    column, y = np.array([f"c{i:03}" for i in rng.permutation(600) % 200]), rng.permutation(600) % 2
-    new, new_y = np.append(column[:599], "unseen"), rng.permutation(600) % 2
-    encoding, folds = fit_target_encoding(column, y), k_fold(600, 5, rng)
-    codes = encode_target(column, encoding), encode_out_of_fold(column, y, folds)
+    column, y = np.array([f"c{i % 200:03}" for i in rng.permutation(600)]), rng.permutation(600) % 2
+    new, new_y, folds = np.append(column[1:], "unseen"), rng.permutation(600) % 2, k_fold(600, 5, rng)
+    encoding, safe = fit_target_encoding(column, y), encode_out_of_fold(column, y, folds)
     print("\n== How well does a category that means nothing predict a coin? (ROC AUC) ==\n")
-    for how, truth, code in [
-        ("coded with the row's own y", y, codes[0]), ("out of fold", y, codes[1]),
-        ("new rows", new_y, encode_target(new, encoding)),
-    ]:  # fmt: skip
-        print(f"  {how:28} {roc_auc(truth, code):.3f}")
+    print(f"  coded with each row's own y  {roc_auc(y, encode_target(column, encoding)):.3f}")
+    print(f"  coded out of fold            {roc_auc(y, safe):.3f}")
+    print(f"  new rows                     {roc_auc(new_y, encode_target(new, encoding)):.3f}")
     one_hot, ordinal, target, out_of_fold = sklearn_encoders(column, y, folds)
-    new_column, same, close = new[:, None], ALLOWED["encoders"], ALLOWED["target encoding"]
+    (names, _, _), X, near = encoding, new[:, None], ALLOWED["target encoding"]
+    codes, ranks = encode_target(new, encoding), encode_ordinal(new, names)
     return report([
-        compare("one-hot", encode_one_hot(new, encoding[0]), one_hot.transform(new_column), *same),
-        compare("ordinal", encode_ordinal(new, encoding[0]), ordinal.transform(new_column)[:, 0], *same),
-        compare("target", encode_target(new, encoding), target.transform(new_column)[:, 0], *close),
-        compare("target, out of fold", codes[1], out_of_fold, *close),
+        compare("one-hot", encode_one_hot(new, names), one_hot.transform(X), *ALLOWED["encoders"]),
+        compare("ordinal", ranks, ordinal.transform(X)[:, 0], *ALLOWED["encoders"]),
+        compare("target", codes, target.transform(X)[:, 0], *near),
+        compare("target, out of fold", safe, out_of_fold, *near),
     ])  # fmt: skip
-
 
 # %% [markdown]
 """
 ## Importance
 
-Which features does a model use? A tree can be asked directly. Credit the gain (4) of every
-split to its feature, and share out 100% per tree:
+Which features does a model use? A tree can be asked directly: credit the gain (3) of every split
+to its feature, and share out 100% per tree. A forest takes the mean over its trees.
 
-    impurity importance(j) = Σ gain of splits on j / Σ gain of all splits          (18)
+    impurity importance(j) = Σ gain of splits on j / Σ gain of all splits          (17)
 
-A forest takes the mean over its trees. It costs nothing, but it is measured on training rows. A
-useless feature with many distinct values offers many thresholds, one fits the noise by chance,
-and it gets credit. A better question, to any model: how much worse does it do on held-out rows if
-this column is shuffled, so that it has the same values but no meaning?
+It costs nothing, but it is measured on training rows. A useless feature of many distinct values
+offers many thresholds, one of them fits the noise by chance, and it gets credit. A better question,
+to any model: how much worse does it do on held-out rows if this column is shuffled?
 
-    permutation importance(j) = score - score with column j shuffled               (19)
+    permutation importance(j) = score - score with column j shuffled               (18)
 
 What people get wrong: it tells what this model uses, not what the world depends on. Two equal
-columns stand in for each other, and both may look unimportant. Nor is it a causal effect.
+columns stand in for each other, and both may look unimportant.
 """
 
 # %%
+def gain_at(t):
+    """Equation (3) for the split at node t."""
+    return t.n * t.impurity - t.left.n * t.left.impurity - t.right.n * t.right.impurity
+
 def impurity_importance(trees):
-    """Equation (18), the mean over a list of roots: (d,). A tree without questions has no say."""
+    """Equation (17), the mean over a list of roots: (d,). A tree without questions has no say."""
     shares = np.zeros(trees[0].d)
     for root in trees:
         asks = [t for t in list_nodes(root) if t.left is not None]
-        if asks:
-            gains = np.bincount([t.feature for t in asks], [gain_at(t) for t in asks], root.d)
-            shares += gains / (gains.sum() or 1)
+        gains = np.zeros(root.d)
+        np.add.at(gains, [t.feature for t in asks], [gain_at(t) for t in asks])
+        shares += gains / (gains.sum() or 1)
     return shares / (shares.sum() or 1)
 
-
 def permutation_importance(predict, X, y, score, permutations):
-    """Equation (19) for each of the permutations of the rows (repeats, n): (d, repeats)."""
+    """Equation (18) for each of the permutations of the rows (repeats, n): (d, repeats)."""
     X, y = check_Xy(X, y)
-    permutations = check_array("permutations", permutations, ndim=2).astype(int)
-    if not np.array_equal(np.sort(permutations), np.tile(np.arange(len(X)), (len(permutations), 1))):
-        raise ValueError(f"permutations must hold each row number 0 to {len(X) - 1} once per line")
     whole, drops = score(y, predict(X)), np.empty((X.shape[1], len(permutations)))
     for j in range(X.shape[1]):
         for i, order in enumerate(permutations):
@@ -1260,15 +1134,14 @@ def permutation_importance(predict, X, y, score, permutations):
             drops[j, i] = whole - score(y, predict(shuffled))
     return drops
 
-
 # %% [markdown]
 """
 ### The library version
 
-`feature_importances_` is (18). `permutation_importance` shuffles by a random state: every column
+`feature_importances_` is (17). `permutation_importance` shuffles by a random state: every column
 starts from the same one, and each repeat shuffles the last order again, so we can do as it does.
 
-Try: make the random feature 0/1 instead. Does (18) still credit it?
+Try: make the random feature 0/1 instead. Does (17) still credit it?
 """
 
 # %%
@@ -1281,7 +1154,6 @@ def sklearn_permutations(n, repeats, seed=0):
         orders.append(order.copy())
     return np.array(orders)
 
-
 def demo_importance(plot=False):
     """Breast cancer (569 rows, real data), three features and one of random numbers."""
     from sklearn.datasets import load_breast_cancer
@@ -1291,100 +1163,26 @@ def demo_importance(plot=False):
     X = np.column_stack([data.data[:, [20, 21, 27]], rng.normal(size=569)])
     X, y = X.astype(np.float32).astype(float), data.target
     train, test = train_test_split(rng, len(X), 0.4)
-    model = sklearn_tree(X[train], y[train], min_samples_leaf=2)
-    root = nodes_from_sklearn(model)[0]  # the library's tree, so that ties make no difference
+    root, model = fit_tree(X[train], y[train]), sklearn_tree(X[train], y[train])
     shares, orders = impurity_importance([root]), sklearn_permutations(len(test), 10)
-    drops = permutation_importance(
-        lambda X: predict_tree(root, X), X[test], y[test], accuracy, orders
-    )
+    held = X[test], y[test]
+    drops = permutation_importance(lambda X: predict_tree(root, X), *held, accuracy, orders)
+    theirs = sklearn_importance(model, *held, n_repeats=10, random_state=0).importances
     print("\n== Which features matter, and who is fooled by random numbers? ==\n")
     print("                          impurity  permutation, on new rows")
     for name, share, drop in zip([*data.feature_names[[20, 21, 27]], "random"], shares, drops):
         print(f"  {name:22} {share:9.3f} {drop.mean():12.3f}")
-    theirs = sklearn_importance(model, X[test], y[test], n_repeats=10, random_state=0).importances
     return report([
         compare("impurity", shares, model.feature_importances_, *ALLOWED["impurity importance"]),
         compare("permutation", drops, theirs, *ALLOWED["permutation importance"]),
     ])  # fmt: skip
 
-
-# %% [markdown]
-"""
-## Your own table
-
-`--csv FILE --target COLUMN` puts it together. Text, or whole numbers with ten values at most, is
-a class; other numbers are a quantity. Text features with few values become one-hot; with many,
-target codes (out of fold on training rows). Gaps stay nan for boosting, and become the training
-mean for tree and forest. A quarter of the rows is held out before anything is learned.
-
-Try: your table with its target shuffled. Each score below should fall to the baseline's.
-"""
-
-# %%
-def encode_table(table, y, train, rng):
-    """Every column of {name: array} as numbers, fitted on the training rows: (n, columns)."""
-    parts = []
-    for column in table.values():
-        if column.dtype.kind == "f":
-            parts.append(column)
-        elif len(categories := np.unique(column[train])) <= 10:
-            parts.append(encode_one_hot(column, categories))
-        else:
-            codes = encode_target(column, fit_target_encoding(column[train], y[train]))
-            folds = k_fold(len(train), min(5, len(train)), rng)
-            codes[train] = encode_out_of_fold(column[train], y[train], folds)
-            parts.append(codes)
-    return np.column_stack(parts)
-
-
-def try_table(path, target, plot=False):
-    """Train and judge a tree, a forest and boosting on the reader's own table."""
-    table = read_csv(path)
-    if target not in table:
-        raise ValueError(f"{path} has no column {target!r}; it has {', '.join(table)}")
-    known = table[target] != "" if table[target].dtype.kind == "U" else ~np.isnan(table[target])
-    table = {name: column[known] for name, column in table.items()}
-    y, rng = table.pop(target), np.random.default_rng(0)
-    if not table or len(y) < 20:
-        raise ValueError(f"{path} needs another column and 20 rows with a target, it has {len(y)}")
-    names, labels = np.unique(y, return_inverse=True)
-    classes = y.dtype.kind == "U" or (len(names) <= 10 and np.array_equal(names, names.round()))
-    train, test = train_test_split(rng, len(y))
-    if classes:
-        y = labels
-        if not np.array_equal(np.unique(y[train]), np.arange(max(len(names), 2))):
-            raise ValueError(f"{target} must have two classes or more, each with several rows")
-    X = encode_table(table, y.astype(float), train, rng)
-    middle = np.nan_to_num(np.nanmean(np.where(np.isnan(X[train]).all(axis=0), 0, X[train]), axis=0))
-    filled = np.where(np.isnan(X), middle, X)
-    how, score = ("gini", accuracy) if classes else ("variance", r2_score)
-    progress(f"training on {len(train)} rows and {X.shape[1]} columns ...")
-    tree = fit_tree(filled[train], y[train], how, min_samples_leaf=5)
-    forest = fit_forest(filled[train], y[train], how, rng=rng)
-    if classes:  # one model per class, the surest wins
-        models = [fit_newton_boosting(X[train], y[train] == c, "log") for c in range(len(names))]
-        boosted = np.argmax([predict_boosting(model, X[test]) for model in models], axis=0)
-    else:
-        boosted = predict_boosting(fit_newton_boosting(X[train], y[train]), X[test])
-    constant = np.full(len(test), np.bincount(y[train]).argmax() if classes else y[train].mean())
-    print(f"{'accuracy' if classes else 'R2'} on {len(test)} rows that were held out:")
-    for name, answer in [
-        ("always the same", constant), ("tree", predict_tree(tree, filled[test])),
-        ("forest", predict_forest(forest, filled[test])), ("boosting", boosted),
-    ]:  # fmt: skip
-        print(f"  {name:16} {score(y[test], answer):.3f}")
-
-
 # %%
 if __name__ == "__main__":
-    run_chapter(
-        "One question at a time: trees, forests and boosting, from scratch and in scikit-learn.",
-        [
-            demo_by_hand, demo_classification_tree, demo_regression_tree, demo_pruning, demo_forest,
-            demo_boosting, demo_newton_boosting, demo_categories, demo_importance,
-        ],
-        on_csv=try_table,
-    )  # fmt: skip
+    run_chapter("One question at a time: trees, forests, boosting, and scikit-learn's beside.", [
+        demo_by_hand, demo_classification_tree, demo_regression_tree, demo_pruning, demo_forest,
+        demo_boosting, demo_newton_boosting, demo_categories, demo_importance,
+    ])  # fmt: skip
 
 # /// script
 # requires-python = ">=3.11"
