@@ -10,15 +10,13 @@ check with `pytest`. Only the parts called "The library version" need scikit-lea
 
     n, d, k    number of examples, of features, of classes
     X, y       features (n, d), one example per row; numbers to predict, or labels 0..k-1 (n,)
-    t          a node of a tree, `Node`; tL and tR are its children
+    t          a node of a tree, `Node`; tL and tR are its children; I(t) is its impurity
     w, W       weight of a row (n,), 1 unless said otherwise; weight of all rows in a node
-    I(t)       impurity of a node: how mixed its targets are, `impurity`
     α          alpha, the price of a leaf when a tree is pruned
     F          what boosting has predicted so far (n,)
     g, h       first and second derivative of the loss by F, each (n,); G, H their sums in a node
     η, λ       eta and lambda: step size `lr` and penalty `l2`
 """
-
 # %%
 import heapq
 import math
@@ -47,10 +45,13 @@ ALLOWED = {
     "permutation importance": (1e-10, "the same rows, shuffled in the same way"),
 }
 
+def beside(*lines):
+    """Report lines (row of ALLOWED, what, scratch, library), one comparison each."""
+    return report([compare(what, ours, theirs, *ALLOWED[row]) for row, what, ours, theirs in lines])
+
 # %% [markdown]
 """
 ## A tree by hand
-
 Before any algorithm grows a tree, we write one. An inner node holds a question, a leaf an
 answer. An example walks down from the root:
 
@@ -58,13 +59,12 @@ answer. An example walks down from the root:
 
 Three kinds of iris can be told apart by two questions about their petals, found by looking at a
 table: 5 nodes, and 144 of 150 labels right. Trees need no scaling: (1) sees only the order of a
-feature's values. The code never calls itself, because a tree can be thousands of levels deep,
-and Python allows about 1000 nested calls. All rows walk together, one level per step. What people
-get wrong is the border: ≤ goes left, also for whole numbers.
+feature's values. What people get wrong is the border: ≤ goes left, also for whole numbers. The
+code never calls itself, as a tree can be thousands of levels deep and Python allows about 1000
+nested calls. All rows walk together, one level per step.
 
 Try: ask for petal width first. Which flowers change their answer?
 """
-
 # %%
 @dataclass(slots=True, eq=False, repr=False)
 class Node:
@@ -151,12 +151,11 @@ def demo_by_hand(plot=False):
     print(show_tree(root, ["sepal length", "sepal width", "petal length", "petal width"]))
     labels, library = predict_tree(root, X), sklearn_tree(X, y, max_depth=2).predict(X)
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
-    return report([compare("iris labels", labels, library, *ALLOWED["tree by hand"])])
+    return beside(("tree by hand", "iris labels", labels, library))
 
 # %% [markdown]
 """
 ## Classification tree
-
 The best question is the one whose two answers are least mixed. Two measures of how mixed the
 labels in a node are, from the share pₖ of each class, and the gain of a split:
 
@@ -179,7 +178,6 @@ yet two questions solve it: so a gain of 0 is allowed. A node is a leaf if it is
 or too small, or if its rows agree in every feature. A full tree is 100% right on its own
 training rows, unless equal rows have different labels. That says nothing about new rows.
 """
-
 # %%
 def sort_columns(X):
     """Features as rows (d, n), and the row numbers that sort each; ties keep their order."""
@@ -349,7 +347,6 @@ def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_imp
 # %% [markdown]
 """
 ### The library version
-
 scikit-learn has a class for labels and one for numbers, and calls variance `squared_error`. It
 stores X as float32 and takes values closer than 1e-7 as equal. Where two splits gain the same it
 picks at random, so two of its own trees can differ. The tests therefore walk its tree and ask at
@@ -357,7 +354,6 @@ every node whether its split is as good as the best that our search finds there.
 
 Try: draw the moons with max_depth=None. Would another sample have the same islands?
 """
-
 # %%
 def sklearn_tree(
     X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0,
@@ -375,30 +371,27 @@ def sklearn_tree(
 def demo_classification_tree(plot=False):
     """Two half moons: the regions that a tree draws, and the library's answers on new moons."""
     rng = np.random.default_rng(0)
-    X, y = make_moons(rng, n=200, noise=0.2)
-    across, down = np.meshgrid(np.linspace(-1.4, 2.4, 58), np.linspace(1.4, -1, 13))
-    points = np.column_stack([across.ravel(), down.ravel()])
-    labels = predict_tree(fit_tree(X, y, max_depth=4), points).reshape(across.shape)
+    (X, y), (new, _) = make_moons(rng, n=200, noise=0.2), make_moons(rng, n=500, noise=0.2)
+    grid = np.meshgrid(np.linspace(-1.4, 2.4, 58), np.linspace(1.4, -1, 13))
+    root = fit_tree(X, y, max_depth=4)
+    labels = predict_tree(root, np.transpose(grid).reshape(-1, 2)).reshape(58, 13).T
     print("\n== Into which rectangles does a tree of depth 4 cut two moons? ==\n")
     print("\n".join("  " + "".join(".#"[label] for label in line) for line in labels))
-    print("\n" + show_tree(fit_tree(X, y, max_depth=4), depth=2))
+    print("\n" + show_tree(root, depth=2))
     if plot:
         save_plot("tree_models_classification_tree.png", lambda ax: (
-            ax.contourf(across, down, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
+            ax.contourf(*grid, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
             ax.set(xlabel="x[0]", ylabel="x[1]", title="A tree of depth 4 on two moons"),
         ))  # fmt: skip
-    new, comparisons = make_moons(rng, n=500, noise=0.2)[0], []
-    for criterion in ("gini", "entropy"):
-        ours = tree_values(fit_tree(X, y, criterion, 2), new)
-        theirs = sklearn_tree(X, y, criterion, 2).predict_proba(new)
-        what = f"shares of classes, {criterion}"
-        comparisons.append(compare(what, ours, theirs, *ALLOWED["classification tree"]))
-    return report(comparisons)
+    return beside(*[
+        ("classification tree", f"shares of classes, {criterion}",
+         tree_values(fit_tree(X, y, criterion, 2), new),
+         sklearn_tree(X, y, criterion, 2).predict_proba(new)) for criterion in ("gini", "entropy")
+    ])  # fmt: skip
 
 # %% [markdown]
 """
 ## Regression tree
-
 For numbers a leaf answers with the mean of its rows, and impurity is their variance:
 
     I(t) = 1/W Σᵢ wᵢ (yᵢ - mean(t))²                                               (5)
@@ -407,16 +400,13 @@ The grower, the gain (3) and its short form (4) stay as they are. Where (4) come
 own means in place of the parent's, the two sides' sums of squares fall by S²/W_L and S²/W_R. If
 the children are measured around the parent's mean, a common mistake, no split gains anything.
 
-The fit is a staircase, constant between thresholds. It never leaves the range of y, so a tree
-cannot extend a trend. It is unstable too: drop a few rows, and the first question may change,
-and with it all those below. Both are reasons for what follows.
-
-The library version is `sklearn_tree` with criterion="variance". With continuous y and 10 rows
-per leaf, ties do not happen, and both trees are equal node for node.
+The fit is a staircase and never leaves the range of y: a tree cannot extend a trend. And it is
+unstable: drop a few rows, and the first question may change, and with it all those below. The
+library version is `sklearn_tree` with criterion="variance"; with continuous y and 10 rows per
+leaf, ties do not happen, and both trees are equal node for node.
 
 Try: predict at x = 20. Before you do: which stair will answer?
 """
-
 # %%
 def demo_regression_tree(plot=False):
     """One noisy wave: the staircase, and the library's tree node for node."""
@@ -430,27 +420,23 @@ def demo_regression_tree(plot=False):
         print(f"  x = {x:.1f}  {step:5.2f}  " + " " * round(15 + 12 * step) + "#")
     cuts = sorted(t.threshold for t in list_nodes(root) if t.left is not None)
     theirs = np.sort(library.tree_.threshold[library.tree_.children_left >= 0])
-    stairs, allowed = (predict_tree(root, X), library.predict(X)), ALLOWED["regression tree"]
-    return report([
-        compare(f"{len(cuts)} thresholds", cuts, theirs, *allowed),
-        compare("the stairs", *stairs, *allowed),
-    ])  # fmt: skip
+    return beside(
+        ("regression tree", f"{len(cuts)} thresholds", cuts, theirs),
+        ("regression tree", "the stairs", predict_tree(root, X), library.predict(X)),
+    )
 
 # %% [markdown]
 """
 ## Pruning
-
 When should a tree stop? Stopping early is short-sighted: on XOR the first split gains nothing.
 Better grow it fully, then cut back what does not pay. Put a price α on every leaf:
 
     R(T) = Σ_leaves r(t) + α · (number of leaves)        r(t) = W(t) I(t) / W(root)   (6)
 
-For every α some smallest subtree minimises R. As α rises these subtrees are nested: branches
-only fall off (Breiman and others, 1984, chapter 3). So one list of prices tells everything.
-
-Seen from a node t, the least cost of the branch below it, as a function of α, is a chain of
-straight lines: its slope is the number of leaves left, and it bends where a branch falls off.
-As a leaf, t would cost r(t) + α. Where both are equal, t falls:
+For every α some smallest subtree minimises R, and as α rises, branches only fall off (Breiman and
+others, 1984, chapter 3). Seen from a node t, the least cost of the branch below it is a chain of
+straight lines in α: the slope is the number of leaves left, and it bends where a branch falls
+off. As a leaf, t would cost r(t) + α. Where both are equal, t falls:
 
     α(t) = (r(t) - cost) / (leaves - 1)                                            (7)
 
@@ -461,7 +447,6 @@ even for a tree that is one long chain.
 
 Choose α on rows that the tree has not seen: by the training rows, not pruning is always best.
 """
-
 # %%
 def collapse_alphas(root):
     """Equation (7) for each of list_nodes(root), and the root's bends: (α, leaves lost)."""
@@ -510,14 +495,12 @@ def prune_tree(root, alpha):
 # %% [markdown]
 """
 ### The library version
-
 scikit-learn prunes while it fits; our alpha is its `ccp_alpha`. It removes one branch at a time,
 so equal prices repeat in its list, where ours holds each once. With ccp_alpha = 0 it does
 nothing, where (6) already drops splits that gained nothing.
 
 Try: grow the tree with min_samples_leaf=5 first. Does pruning still help?
 """
-
 # %%
 def sklearn_pruning_path(model, X, y):
     """The prices of a fitted library tree, each once, from 0 up."""
@@ -535,18 +518,16 @@ def demo_pruning(plot=False):
         small = prune_tree(root, alpha)
         errors = [mse(t, predict_tree(small, A)) for A, t in [(X, y), (new_X, new_y)]]
         print(f"  {alpha:7.4f}  {count:5}  {errors[0]:12.2f}  {errors[1]:9.2f}")
-    middle, path = float(alphas[-9:-7].mean()), sklearn_pruning_path(model, X, y)
-    ours = predict_tree(prune_tree(root, middle), new_X)
-    theirs = sklearn_tree(X, y, "variance", None, 10, alpha=middle).predict(new_X)
-    return report([
-        compare(f"{len(alphas)} prices", alphas, path, *ALLOWED["pruning"]),
-        compare("pruned tree on new rows", ours, theirs, *ALLOWED["pruning"]),
-    ])  # fmt: skip
+    middle = float(alphas[-9:-7].mean())
+    pruned = sklearn_tree(X, y, "variance", None, 10, alpha=middle).predict(new_X)
+    return beside(
+        ("pruning", f"{len(alphas)} prices", alphas, sklearn_pruning_path(model, X, y)),
+        ("pruning", "new rows", predict_tree(prune_tree(root, middle), new_X), pruned),
+    )
 
 # %% [markdown]
 """
 ## Random forest
-
 A full tree is right on average and wrong in detail: another sample gives another tree. Averages
 cancel such noise if the trees err differently. For B trees with errors of variance σ² (sigma
 squared) and correlation ρ (rho),
@@ -560,13 +541,10 @@ More trees shrink the second term; only trees that differ shrink the first. Two 
 - Random features at every split (not once per tree), often √d: no feature opens every tree.
 
 A tree leaves out (1 - 1/n)ⁿ ≈ 37% of the rows. Predict each row with just the trees that never
-saw it, and you get an honest score without a test set: the out-of-bag score.
-
-The forest answers with the mean of its trees: numbers, or shares of classes of which the largest
-wins. More trees only cost time. Scores on the training rows prove nothing, as full trees
-remember them. And like its trees, a forest cannot extend a trend.
+saw it, and you get an honest score without a test set: out of bag. Scores on rows that the trees
+did see prove nothing, as full trees remember them. And like its trees, a forest, whose answer is
+their mean, cannot extend a trend.
 """
-
 # %%
 class Forest(NamedTuple):
     """The roots of the trees, and how often each drew each training row: (trees, n)."""
@@ -598,16 +576,12 @@ def fit_forest(
         grown.append(grow(Xt, drawn, targets, criterion, limits, w, max_features, rng)[0][0])
     return Forest(grown, counts)
 
-def forest_values(forest, X):
-    """The mean value of the trees: (n,), or the share of each class (n, k)."""
-    return sum(tree_values(root, X) for root in forest.trees) / len(forest.trees)
-
 def predict_forest(forest, X):
-    """A label, or for regression a number, per row: (n,)."""
-    return decide(forest_values(forest, X))
+    """The mean of the trees, or the label with the largest mean share: (n,)."""
+    return decide(sum(tree_values(root, X) for root in forest.trees) / len(forest.trees))
 
 def out_of_bag(forest, X):
-    """The training rows that some tree left out, and the mean value of those trees there."""
+    """The training rows that some tree left out, and what those trees predict there."""
     X, out = check_X(X, forest.trees[0].d), forest.counts == 0  # (trees, n)
     if len(X) != out.shape[1] or not out.any():
         raise ValueError(f"X must be the {out.shape[1]} training rows, some of them left out")
@@ -616,19 +590,17 @@ def out_of_bag(forest, X):
         if rows.any():
             total[rows] += tree_values(root, X[rows])
     rows = np.flatnonzero(out.any(axis=0))
-    return rows, (total[rows].T / out.sum(axis=0)[rows]).T
+    return rows, decide((total[rows].T / out.sum(axis=0)[rows]).T)
 
 # %% [markdown]
 """
 ### The library version
-
 scikit-learn calls trees `n_estimators`. At a split it keeps drawing features until one of them
 can be split; we draw among those that vary in the node. Its bootstrap can be read back from the
 fitted model, so that both forests can be grown from the same draws.
 
 Try: max_features=None in the demo's first forest. By (8), what do you expect?
 """
-
 # %%
 def sklearn_forest(
     X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None, min_samples_leaf=1,
@@ -666,38 +638,32 @@ def demo_forest(plot=False):
     model = sklearn_forest(*data, 20, None, None, 10)
     ours = fit_forest(*data, 20, None, None, 10, counts=sklearn_counts(model, len(train)))
     ours, library = predict_forest(ours, X[test]), model.predict(X[test])
-    return report([
-        compare("R2 out of bag", score, theirs, *ALLOWED["out-of-bag"]),
-        compare("same bootstrap, new rows", ours, library, *ALLOWED["forest"]),
-    ])  # fmt: skip
+    return beside(("out-of-bag", "R2 out of bag", score, theirs),
+                  ("forest", "same bootstrap, new rows", ours, library))  # fmt: skip
 
 # %% [markdown]
 """
 ## Gradient boosting
-
 A forest averages deep trees that know nothing of each other. Boosting adds up shallow ones, each
 grown on what those before it still get wrong. Start with the best constant F, then repeat:
 
     g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree        (9)
 
-This is gradient descent with a tree in place of one step per row; and a tree can also answer for
-rows it has not seen. Two losses, with their first two derivatives:
+This is gradient descent with a tree as the step, and a tree also answers for rows it has not
+seen. Two losses, with their first two derivatives, where p = 1 / (1 + exp(-F)):
 
     squared    1/2 (y - F)²                   g = F - y        h = 1               (10)
     log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (11)
 
-where p = 1 / (1 + exp(-F)), so F is the log of the odds. F starts at the mean of y, or at its
-log odds. The start is part of every prediction: forget it, and all are off by the mean.
-
-A tree's regions are good, but for the log loss the mean of -g is not the best step in them. So
+So F is the mean of y at first, or the log of its odds. The start is part of every prediction:
+forget it, and all are off by the mean. For the log loss the mean of -g is not the best step, so
 each leaf takes a Newton step instead (for the squared error that is the mean again):
 
     leaf value = -Σ g / Σ h                                                        (12)
 
-A small η needs more trees and does better on new rows. And unlike a forest, boosting overfits
-with more trees: watch the error on held-out rows and stop where it is least.
+A small η needs more trees and does better on new rows. Unlike a forest, boosting overfits with
+more trees: watch the error on held-out rows and stop where it is least.
 """
-
 # %%
 class Boosting(NamedTuple):
     """F = start + lr · (sum of the trees). missing tells whether X may hold nan."""
@@ -766,14 +732,12 @@ def predict_boosting(model, X):
 # %% [markdown]
 """
 ### The library version
-
 scikit-learn has a class for numbers and one for labels, calls steps `n_estimators` and lr
 `learning_rate`, and counts its stages from the first tree on. It sorts again in each node of
 each tree. The order of X never changes, so sorting once makes the scratch version faster.
 
 Try: lr=1.0. Which of the two depths suffers more, and why?
 """
-
 # %%
 def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
     """The same model, fitted by scikit-learn."""
@@ -800,48 +764,43 @@ def demo_boosting(plot=False):
     (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 600) for seed in (2, 3))
     print("\n== How does the error fall from tree to tree? (the noise alone is 1) ==\n")
     print("  trees   " + "".join(f"{s:8}" for s in (0, 1, 10, 40, 80)))
-    comparisons = []
+    lines = []
     for depth, loss in [(1, "squared"), (3, "squared"), (1, "log"), (3, "log")]:
-        target = y if loss == "squared" else (y > 15).astype(int)
-        options = (loss, 80 if loss == "squared" else 20, 0.2, depth, 20)
+        target, steps = (y, 80) if loss == "squared" else ((y > 15).astype(int), 20)
+        options = (loss, steps, 0.2, depth, 20)
         stages = np.array(list(staged_scores(fit_boosting(X, target, *options), new_X)))
         if loss == "squared":
             errors = [mse(new_y, stages[s]) for s in (0, 1, 10, 40, 80)]
             print(f"  depth {depth} " + "".join(f"{error:8.2f}" for error in errors))
         theirs = sklearn_stages(sklearn_boosting(X, target, *options), new_X)
-        what = f"{len(theirs)} stages, {loss}, depth {depth}"
-        comparisons.append(compare(what, stages[1:], theirs, *ALLOWED["boosting"]))
-    return report(comparisons)
+        lines.append(("boosting", f"{steps} stages, {loss}, depth {depth}", stages[1:], theirs))
+    return beside(*lines)
 
 # %% [markdown]
 """
 ## Second-order boosting
-
 Gradient boosting grows a tree by g alone, and mends its leaves afterwards. XGBoost (Chen and
 Guestrin, 2016) grows it by both derivatives. Expand the loss to second order around F, and put
 a price on large leaf values v:
 
     J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                    (13)
 
-A leaf with sums G and H is a parabola in v. Its lowest point, and what that takes off J:
+A leaf with sums G and H is a parabola in v. Its lowest point, what that takes off J, and so
+(twice) the gain of a split, in every node and not at the root alone:
 
     v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (14)
-
-So a split, in every node and not at the root alone, gains (twice, as 1/2 does not matter)
-
     gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (15)
 
-**Bins.** Try 255 thresholds per feature at most, at quantiles. Then a node is summed up by the
+Bins: try 255 thresholds per feature at most, at quantiles. Then a node is summed up by its
 histogram of G, H and counts per bin, and only the smaller of two children needs counting: the
 other is the parent's histogram minus that one.
 
-**Missing values** have a bin of their own. Each split tries them on both sides, and keeps the
+Missing values have a bin of their own. Each split tries them on both sides, and keeps the
 better: a learned direction. A feature without gaps in training sends later gaps to the majority.
 
 λ adds to H, not to the number of rows: with the log loss, sure leaves have a small H and shrink
-the most. A split needs a gain above 0, and so a XOR defeats it.
+the most. A split needs a gain above 0, and so XOR defeats it.
 """
-
 # %%
 def find_bins(X, bins):
     """Thresholds per feature: between its distinct values, or at quantiles if those are many."""
@@ -945,14 +904,12 @@ def fit_newton_boosting(
 # %% [markdown]
 """
 ### The library version
-
 scikit-learn's histogram boosting minimises (13) too. steps is its `max_iter`, l2 its
 `l2_regularization`; early stopping and its limit on leaves must be switched off. It keeps g and h
 in float32, so both grow the same trees, and leaf values agree in about 7 digits.
 
 Try: let x[3] be missing at random instead. How much of the advantage is left?
 """
-
 # %%
 def sklearn_newton_boosting(
     X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0, min_samples_leaf=20, bins=255
@@ -972,7 +929,7 @@ def demo_newton_boosting(plot=False):
     X, y = friedman_data(rng, 1200)
     X[X[:, 3] > 0.7, 3] = np.nan  # the largest values of x[3] are never written down
     train, test = train_test_split(rng, len(X), 0.33)
-    filled, comparisons = np.where(np.isnan(X), np.nanmean(X[train], axis=0), X), []
+    filled, lines = np.where(np.isnan(X), np.nanmean(X[train], axis=0), X), []
     print("\n== Is a missing value better guessed, or left to the tree? (R2 on new rows) ==\n")
     for how, data in [("the mean filled in", filled), ("a learned direction", X)]:
         model = fit_newton_boosting(data[train], y[train], steps=60, max_depth=3)
@@ -982,32 +939,27 @@ def demo_newton_boosting(plot=False):
         *_, ours = staged_scores(fit_newton_boosting(*options), X[test])
         model = sklearn_newton_boosting(*options)
         theirs = model.predict(X[test]) if loss == "squared" else model.decision_function(X[test])
-        ours, theirs = ours / np.ptp(theirs), theirs / np.ptp(theirs)
-        what = f"20 trees, {loss}, of the spread"
-        comparisons.append(compare(what, ours, theirs, *ALLOWED["newton boosting"]))
-    return report(comparisons)
+        spread, what = np.ptp(theirs), f"20 trees, {loss}, of the spread"
+        lines.append(("newton boosting", what, ours / spread, theirs / spread))
+    return beside(*lines)
 
 # %% [markdown]
 """
 ## Categorical features
-
 Trees ask "at most t?", but what is the order of red, green and blue? Three ways to numbers:
 
 - One-hot: a 0/1 column per category. Honest, and too wide for 10,000 categories.
 - Ordinal: the position in the alphabet. One column, but a tree needs many questions to pick
   categories out of an order that means nothing. An unknown category becomes -1.
-- Target encoding: the mean of y in the category, pulled towards the mean of all,
+- Target encoding: the mean of y in the category, pulled towards the mean of all, as if m more
+  rows of category c, of which there are n_c, had an average y. Unknown ones get mean(y).
 
       code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (16)
-
-  as if m more rows of category c, of which there are n_c, had an average y. For a regression tree
-  this order is even the best one (Fisher, 1958). An unknown category gets mean(y).
 
 The leak: in (16) each row's own y is a part of its code. A category of one row, with m = 0, has y
 itself for a code, and a tree reads off the answers. Pure noise then looks like a good model until
 new rows come. The cure: encode each row by the means of other folds, out of fold.
 """
-
 # %%
 def check_column(column):
     """A column (n,) of text or of finite numbers."""
@@ -1051,13 +1003,11 @@ def encode_out_of_fold(column, y, folds, m=1.0):
 # %% [markdown]
 """
 ### The library version
-
 `OneHotEncoder`, `OrdinalEncoder` and `TargetEncoder` take tables of columns. The last one works
 out of fold in `fit_transform`, but not in `fit(...).transform(...)`: one object, two meanings.
 
 Try: give each category 30 rows instead of 3. How large is the leak then?
 """
-
 # %%
 def sklearn_encoders(column, y, folds, m=1.0):
     """Fitted one-hot, ordinal and target encoders, and the out-of-fold codes (n,)."""
@@ -1080,19 +1030,17 @@ def demo_categories(plot=False):
     print(f"  coded out of fold            {roc_auc(y, safe):.3f}")
     print(f"  new rows                     {roc_auc(new_y, encode_target(new, encoding)):.3f}")
     one_hot, ordinal, target, out_of_fold = sklearn_encoders(column, y, folds)
-    (names, _, _), X, near = encoding, new[:, None], ALLOWED["target encoding"]
-    codes, ranks = encode_target(new, encoding), encode_ordinal(new, names)
-    return report([
-        compare("one-hot", encode_one_hot(new, names), one_hot.transform(X), *ALLOWED["encoders"]),
-        compare("ordinal", ranks, ordinal.transform(X)[:, 0], *ALLOWED["encoders"]),
-        compare("target", codes, target.transform(X)[:, 0], *near),
-        compare("target, out of fold", safe, out_of_fold, *near),
-    ])  # fmt: skip
+    (names, _, _), X = encoding, new[:, None]
+    return beside(
+        ("encoders", "one-hot", encode_one_hot(new, names), one_hot.transform(X)),
+        ("encoders", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
+        ("target encoding", "target", encode_target(new, encoding), target.transform(X)[:, 0]),
+        ("target encoding", "target, out of fold", safe, out_of_fold),
+    )
 
 # %% [markdown]
 """
 ## Importance
-
 Which features does a model use? A tree can be asked directly: credit the gain (3) of every split
 to its feature, and share out 100% per tree. A forest takes the mean over its trees.
 
@@ -1107,7 +1055,6 @@ to any model: how much worse does it do on held-out rows if this column is shuff
 What people get wrong: it tells what this model uses, not what the world depends on. Two equal
 columns stand in for each other, and both may look unimportant.
 """
-
 # %%
 def gain_at(t):
     """Equation (3) for the split at node t."""
@@ -1137,13 +1084,11 @@ def permutation_importance(predict, X, y, score, permutations):
 # %% [markdown]
 """
 ### The library version
-
 `feature_importances_` is (17). `permutation_importance` shuffles by a random state: every column
 starts from the same one, and each repeat shuffles the last order again, so we can do as it does.
 
 Try: make the random feature 0/1 instead. Does (17) still credit it?
 """
-
 # %%
 def sklearn_permutations(n, repeats, seed=0):
     """The permutations that the library draws for every column: (repeats, n)."""
@@ -1172,10 +1117,10 @@ def demo_importance(plot=False):
     print("                          impurity  permutation, on new rows")
     for name, share, drop in zip([*data.feature_names[[20, 21, 27]], "random"], shares, drops):
         print(f"  {name:22} {share:9.3f} {drop.mean():12.3f}")
-    return report([
-        compare("impurity", shares, model.feature_importances_, *ALLOWED["impurity importance"]),
-        compare("permutation", drops, theirs, *ALLOWED["permutation importance"]),
-    ])  # fmt: skip
+    return beside(
+        ("impurity importance", "impurity", shares, model.feature_importances_),
+        ("permutation importance", "permutation", drops, theirs),
+    )
 
 # %%
 if __name__ == "__main__":
