@@ -100,6 +100,9 @@ def check_array(name, value, ndim, allow_nan=False):
     if array.size == 0:
         raise ValueError(f"{name} must have a row and a column at least, not shape {array.shape}")
     array = array.astype(float, copy=False)
+    with np.errstate(over="ignore"):
+        if np.linalg.norm(array) <= LARGEST:  # one fast pass; nan and inf fail it
+            return array
     bad = np.abs(array) > LARGEST if allow_nan else ~(np.abs(array) <= LARGEST)
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -248,6 +251,27 @@ def read_csv(path):
     return columns
 
 
+def read_table(path, target):
+    """The columns beside `target`, y (n,) and its labels, from the rows that have a target.
+
+    A target of text, or of at most ten different numbers, is a class: y then holds 0..k-1 and
+    labels what they stand for. Otherwise labels is None and y holds the numbers."""
+    columns = read_csv(path)
+    if target not in columns:
+        raise ValueError(f"{path} has no column {target!r}; it has {', '.join(columns)}")
+    y = columns.pop(target)
+    known = y != "" if y.dtype.kind == "U" else ~np.isnan(y)
+    columns, y = {name: column[known] for name, column in columns.items()}, y[known]
+    if not columns or len(y) < 20:
+        raise ValueError(f"{path} must have a second column, and 20 rows with a known {target}")
+    labels, codes = np.unique(y, return_inverse=True)
+    if y.dtype.kind == "f" and len(labels) > 10:
+        return columns, y, None
+    if len(labels) < 2 or np.bincount(codes).min() < 8:
+        raise ValueError(f"{target} must have two classes or more, each in at least 8 rows")
+    return columns, codes, labels
+
+
 # --- Scratch beside library -----------------------------------------------------------
 class Comparison(NamedTuple):
     """A scratch result beside the library's: the two values where they differ most, how much
@@ -341,6 +365,7 @@ def run_chapter(about, demos, on_csv=None, column="target", argv=None):
     on_csv(path, column name, plot) also --csv FILE --target COLUMN for the reader's table."""
     names = {demo.__name__.removeprefix("demo_"): demo for demo in demos}
     parser = argparse.ArgumentParser(description=about, allow_abbrev=False)
+    parser.error = stop
     parser.add_argument("demo", nargs="*", help=f"run just these: {', '.join(names)}")
     parser.add_argument("--plot", action="store_true", help="save the pictures as PNG files")
     if on_csv:

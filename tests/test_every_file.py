@@ -85,7 +85,7 @@ def test_every_section_has_a_demo_that_runs_and_something_to_try(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     demos = re.findall(r"^def (demo_\w+)\(plot=False\):", text, re.M)
     assert demos, f"{name} has no demo"
-    assert len(re.findall(r"^Try:", text, re.M)) >= len(re.findall(r"^## ", text, re.M))
+    assert len(re.findall(r"^(?:# )?Try:", text, re.M)) >= len(re.findall(r"^## ", text, re.M))
     main = text[text.index('if __name__ == "__main__":') :]
     used = [demo for demo in demos if re.search(rf"\b{demo}\b", main)]
     assert used == demos, f"not run by {name}: {set(demos) - set(used)}"
