@@ -20,8 +20,8 @@ check with `pytest`. Only the parts called "The library version" need scikit-lea
 # %%
 import heapq
 import math
+from collections import namedtuple
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -62,14 +62,11 @@ table: 5 nodes, and 144 of 150 labels right. Trees need no scaling: (1) sees onl
 feature's values. What people get wrong is the border: ≤ goes left, also for whole numbers. The
 code never calls itself, as a tree can be thousands of levels deep and Python allows about 1000
 nested calls. All rows walk together, one level per step.
-
-Try: ask for petal width first. Which flowers change their answer?
 """
 # %%
 @dataclass(slots=True, eq=False, repr=False)
 class Node:
     """A leaf if `left` is None. value is a number, or the share of each class (k,)."""
-
     value: object
     n: float = 1.0  # the weight of its rows
     impurity: float = 0.0
@@ -90,12 +87,11 @@ def list_nodes(root):
 
 def find_leaves(nodes, X, missing=False):
     """Equation (1) until every row is in a leaf: its index in `nodes`, (n,)."""
-    asks = np.array([t.left is not None for t in nodes])
-    feature = np.array([t.feature or 0 for t in nodes])
-    threshold = np.array([t.threshold or 0.0 for t in nodes])
-    missing_right = ~np.array([t.missing_left for t in nodes])
-    if feature.max() >= X.shape[1]:
-        raise ValueError(f"X must have {feature.max() + 1} feature(s) at least, not {X.shape[1]}")
+    fields = [(t.left is not None, t.feature or 0, t.threshold or 0.0, t.missing_left) for t in nodes]
+    asks, feature, threshold, missing_left = map(np.array, zip(*fields))
+    d = nodes[0].d or max(X.shape[1], feature.max() + 1)
+    if X.shape[1] != d:
+        raise ValueError(f"X must have {d} feature(s), as the tree has, not {X.shape[1]}")
     left, at = 2 * np.cumsum(asks) - 1, np.zeros(len(X), int)
     rows = np.arange(len(X) if asks[0] else 0)
     while len(rows):
@@ -103,16 +99,14 @@ def find_leaves(nodes, X, missing=False):
         x = X[rows, feature[here]]
         right = x > threshold[here]
         if missing:  # nan > threshold is False: without this line every gap would go left
-            right |= np.isnan(x) & missing_right[here]
+            right |= np.isnan(x) & ~missing_left[here]
         at[rows] = here = left[here] + right
         rows = rows[asks[here]]
     return at
 
 def tree_values(root, X, missing=False):
     """The value of each row's leaf: a mean (n,), or the share of each class (n, k)."""
-    X = check_array("X", X, ndim=2, allow_nan=missing)
-    check_X(np.zeros((1, X.shape[1])), root.d)  # as many features as in the fit
-    nodes = list_nodes(root)
+    X, nodes = check_array("X", X, ndim=2, allow_nan=missing), list_nodes(root)
     return np.array([t.value for t in nodes])[find_leaves(nodes, X, missing)]
 
 def decide(values):
@@ -143,7 +137,6 @@ def show_tree(root, names=None, depth=10):
 def demo_by_hand(plot=False):
     """Two questions about iris petals, beside the tree that the library finds."""
     from sklearn.datasets import load_iris
-
     X, y = load_iris(return_X_y=True)
     wide = Node([0, 0.5, 0.5], 100, 0.5, 3, 1.75, Node([0, 1, 0], 54), Node([0, 0, 1], 46))
     root = Node([1 / 3] * 3, 150, 2 / 3, 2, 2.45, Node([1, 0, 0], 50), wide)
@@ -152,6 +145,8 @@ def demo_by_hand(plot=False):
     labels, library = predict_tree(root, X), sklearn_tree(X, y, max_depth=2).predict(X)
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
     return beside(("tree by hand", "iris labels", labels, library))
+
+# Try: ask for petal width first. Which flowers change their answer?
 
 # %% [markdown]
 """
@@ -344,29 +339,16 @@ def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_imp
     X, targets, limits = check_fit(X, y, criterion, *limits)
     return grow(*sort_columns(X), targets, criterion, limits, np.ones(len(X)))[0][0]
 
-# %% [markdown]
-"""
-### The library version
-scikit-learn has a class for labels and one for numbers, and calls variance `squared_error`. It
-stores X as float32 and takes values closer than 1e-7 as equal. Where two splits gain the same it
-picks at random, so two of its own trees can differ. The tests therefore walk its tree and ask at
-every node whether its split is as good as the best that our search finds there.
-
-Try: draw the moons with max_depth=None. Would another sample have the same islands?
-"""
 # %%
-def sklearn_tree(
-    X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0,
-    alpha=0.0, seed=0,
-):  # fmt: skip
-    """The same tree, grown by scikit-learn. Returns the fitted estimator."""
+def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, seed=0, **options):
+    """The library version: variance is called `squared_error`, and options may be ccp_alpha (our
+    alpha) or min_impurity_decrease. It stores X as float32, and takes values closer than 1e-7 as
+    equal. Where two splits gain the same it picks at random: two of its own trees can differ. So
+    the tests ask at each of its nodes whether its split is as good as the best that we find."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    return (DecisionTreeRegressor if criterion == "variance" else DecisionTreeClassifier)(
-        criterion=criterion.replace("variance", "squared_error"), max_depth=max_depth,
-        min_samples_leaf=min_samples_leaf, min_impurity_decrease=min_impurity_decrease,
-        ccp_alpha=alpha, random_state=seed,
-    ).fit(X, y)  # fmt: skip
+    kind = DecisionTreeRegressor if criterion == "variance" else DecisionTreeClassifier
+    options |= dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=seed)
+    return kind(criterion=criterion.replace("variance", "squared_error"), **options).fit(X, y)
 
 def demo_classification_tree(plot=False):
     """Two half moons: the regions that a tree draws, and the library's answers on new moons."""
@@ -389,6 +371,8 @@ def demo_classification_tree(plot=False):
          sklearn_tree(X, y, criterion, 2).predict_proba(new)) for criterion in ("gini", "entropy")
     ])  # fmt: skip
 
+# Try: draw the moons with max_depth=None. Would another sample have the same islands?
+
 # %% [markdown]
 """
 ## Regression tree
@@ -404,8 +388,6 @@ The fit is a staircase and never leaves the range of y: a tree cannot extend a t
 unstable: drop a few rows, and the first question may change, and with it all those below. The
 library version is `sklearn_tree` with criterion="variance"; with continuous y and 10 rows per
 leaf, ties do not happen, and both trees are equal node for node.
-
-Try: predict at x = 20. Before you do: which stair will answer?
 """
 # %%
 def demo_regression_tree(plot=False):
@@ -424,6 +406,8 @@ def demo_regression_tree(plot=False):
         ("regression tree", f"{len(cuts)} thresholds", cuts, theirs),
         ("regression tree", "the stairs", predict_tree(root, X), library.predict(X)),
     )
+
+# Try: predict at x = 20. Before you do: which stair will answer?
 
 # %% [markdown]
 """
@@ -492,18 +476,10 @@ def prune_tree(root, alpha):
             copies[id(t)] = replace(t, left=copies[id(t.left)], right=copies[id(t.right)])
     return copies[id(root)]
 
-# %% [markdown]
-"""
-### The library version
-scikit-learn prunes while it fits; our alpha is its `ccp_alpha`. It removes one branch at a time,
-so equal prices repeat in its list, where ours holds each once. With ccp_alpha = 0 it does
-nothing, where (6) already drops splits that gained nothing.
-
-Try: grow the tree with min_samples_leaf=5 first. Does pruning still help?
-"""
 # %%
 def sklearn_pruning_path(model, X, y):
-    """The prices of a fitted library tree, each once, from 0 up."""
+    """The library version: its prices, each once, from 0 up. It removes one branch at a time, so
+    that equal prices repeat; with ccp_alpha = 0 it prunes nothing, not even gains of 0."""
     alphas = np.maximum(model.cost_complexity_pruning_path(X, y).ccp_alphas, 0)
     return alphas[np.append(True, np.diff(alphas) > 1e-12 * model.tree_.impurity[0])]
 
@@ -519,11 +495,13 @@ def demo_pruning(plot=False):
         errors = [mse(t, predict_tree(small, A)) for A, t in [(X, y), (new_X, new_y)]]
         print(f"  {alpha:7.4f}  {count:5}  {errors[0]:12.2f}  {errors[1]:9.2f}")
     middle = float(alphas[-9:-7].mean())
-    pruned = sklearn_tree(X, y, "variance", None, 10, alpha=middle).predict(new_X)
+    pruned = sklearn_tree(X, y, "variance", None, 10, ccp_alpha=middle).predict(new_X)
     return beside(
         ("pruning", f"{len(alphas)} prices", alphas, sklearn_pruning_path(model, X, y)),
         ("pruning", "new rows", predict_tree(prune_tree(root, middle), new_X), pruned),
     )
+
+# Try: grow the tree with min_samples_leaf=1. Where is the best price then?
 
 # %% [markdown]
 """
@@ -546,11 +524,7 @@ did see prove nothing, as full trees remember them. And like its trees, a forest
 their mean, cannot extend a trend.
 """
 # %%
-class Forest(NamedTuple):
-    """The roots of the trees, and how often each drew each training row: (trees, n)."""
-
-    trees: list
-    counts: np.ndarray
+Forest = namedtuple("Forest", "trees counts")  # roots; how often each drew each row (trees, n)
 
 def fit_forest(
     X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None, min_samples_leaf=1,
@@ -592,54 +566,41 @@ def out_of_bag(forest, X):
     rows = np.flatnonzero(out.any(axis=0))
     return rows, decide((total[rows].T / out.sum(axis=0)[rows]).T)
 
-# %% [markdown]
-"""
-### The library version
-scikit-learn calls trees `n_estimators`. At a split it keeps drawing features until one of them
-can be split; we draw among those that vary in the node. Its bootstrap can be read back from the
-fitted model, so that both forests can be grown from the same draws.
-
-Try: max_features=None in the demo's first forest. By (8), what do you expect?
-"""
 # %%
 def sklearn_forest(
     X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None, min_samples_leaf=1,
     seed=0,
 ):  # fmt: skip
-    """The same forest in scikit-learn."""
+    """The library version, and its counts (trees, n), so that ours can grow from the same draws.
+    It draws features until one of them can split; we draw among those that vary in the node."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-
-    return (RandomForestRegressor if criterion == "variance" else RandomForestClassifier)(
-        trees, criterion=criterion.replace("variance", "squared_error"), max_depth=max_depth,
-        min_samples_leaf=min_samples_leaf, max_features=max_features, oob_score=True,
-        random_state=seed,
-    ).fit(X, y)  # fmt: skip
-
-def sklearn_counts(model, n):
-    """How often each tree of a fitted library forest drew each row: (trees, n)."""
-    return np.array([np.bincount(rows, minlength=n) for rows in model.estimators_samples_])
+    kind = RandomForestRegressor if criterion == "variance" else RandomForestClassifier
+    options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=seed)
+    options |= dict(criterion=criterion.replace("variance", "squared_error"), oob_score=True)
+    model = kind(trees, max_features=max_features, **options).fit(X, y)
+    return model, np.array([np.bincount(i, minlength=len(X)) for i in model.estimators_samples_])
 
 def demo_forest(plot=False):
     """Diabetes (442 patients, real data): a tree, a forest, and the out-of-bag score."""
     from sklearn.datasets import load_diabetes
-
     X, y = load_diabetes(return_X_y=True)
     X, rng = X.astype(np.float32).astype(float), np.random.default_rng(0)
     train, test = train_test_split(rng, len(X))
     data, options = (X[train], y[train], "variance"), (100, "sqrt", None, 3)
-    forest = fit_forest(*data, *options, rng)
+    forest, library = fit_forest(*data, *options, rng), sklearn_forest(*data, *options)[0]
     print("\n== What do many trees know that one does not? ==\n\n  trees   R2 on new rows")
     for count in (1, 3, 10, 30, 100):
         score = r2_score(y[test], predict_forest(Forest(forest.trees[:count], None), X[test]))
         print(f"  {count:5}   {score:6.3f}  " + "#" * round(60 * max(score, 0)))
     rows, values = out_of_bag(forest, X[train])
-    score, theirs = r2_score(y[train][rows], values), sklearn_forest(*data, *options).oob_score_
+    score = r2_score(y[train][rows], values)
     print(f"\n  out of bag, without any test rows: {score:.3f}")
-    model = sklearn_forest(*data, 20, None, None, 10)
-    ours = fit_forest(*data, 20, None, None, 10, counts=sklearn_counts(model, len(train)))
-    ours, library = predict_forest(ours, X[test]), model.predict(X[test])
-    return beside(("out-of-bag", "R2 out of bag", score, theirs),
-                  ("forest", "same bootstrap, new rows", ours, library))  # fmt: skip
+    model, counts = sklearn_forest(*data, 20, None, None, 10)
+    same = predict_forest(fit_forest(*data, 20, None, None, 10, counts=counts), X[test])
+    return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
+                  ("forest", "same bootstrap, new rows", same, model.predict(X[test])))  # fmt: skip
+
+# Try: max_features=None in the first forest. By equation (8), what do you expect?
 
 # %% [markdown]
 """
@@ -665,14 +626,8 @@ A small η needs more trees and does better on new rows. Unlike a forest, boosti
 more trees: watch the error on held-out rows and stop where it is least.
 """
 # %%
-class Boosting(NamedTuple):
-    """F = start + lr · (sum of the trees). missing tells whether X may hold nan."""
-
-    loss: str
-    start: float
-    lr: float
-    trees: list
-    missing: bool
+# F = start + lr · (sum of the trees); missing tells whether X may hold nan
+Boosting = namedtuple("Boosting", "loss start lr trees missing")
 
 def mean_of(loss, F):
     """F itself, or for the log loss p = 1 / (1 + exp(-F)), written so that nothing overflows."""
@@ -729,24 +684,14 @@ def predict_boosting(model, X):
     *_, F = staged_scores(model, X)
     return mean_of(model.loss, F)
 
-# %% [markdown]
-"""
-### The library version
-scikit-learn has a class for numbers and one for labels, calls steps `n_estimators` and lr
-`learning_rate`, and counts its stages from the first tree on. It sorts again in each node of
-each tree. The order of X never changes, so sorting once makes the scratch version faster.
-
-Try: lr=1.0. Which of the two depths suffers more, and why?
-"""
 # %%
 def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
-    """The same model, fitted by scikit-learn."""
+    """The library version: steps is `n_estimators`. It sorts again in each node of each tree, though
+    the order of X never changes; sorting once is why the scratch version is faster."""
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
-
-    return (GradientBoostingRegressor if loss == "squared" else GradientBoostingClassifier)(
-        n_estimators=steps, learning_rate=lr, max_depth=max_depth,
-        min_samples_leaf=min_samples_leaf, random_state=0,
-    ).fit(X, y)  # fmt: skip
+    kind = GradientBoostingRegressor if loss == "squared" else GradientBoostingClassifier
+    options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=0)
+    return kind(n_estimators=steps, learning_rate=lr, **options).fit(X, y)
 
 def sklearn_stages(model, X):
     """The library's F after 1, 2, ... trees: (steps, n)."""
@@ -775,6 +720,8 @@ def demo_boosting(plot=False):
         theirs = sklearn_stages(sklearn_boosting(X, target, *options), new_X)
         lines.append(("boosting", f"{steps} stages, {loss}, depth {depth}", stages[1:], theirs))
     return beside(*lines)
+
+# Try: lr=1.0. Which of the two depths suffers more, and why?
 
 # %% [markdown]
 """
@@ -901,47 +848,38 @@ def fit_newton_boosting(
 
     return boost(X, y, loss, steps, lr, l2, True, grow_one)
 
-# %% [markdown]
-"""
-### The library version
-scikit-learn's histogram boosting minimises (13) too. steps is its `max_iter`, l2 its
-`l2_regularization`; early stopping and its limit on leaves must be switched off. It keeps g and h
-in float32, so both grow the same trees, and leaf values agree in about 7 digits.
-
-Try: let x[3] be missing at random instead. How much of the advantage is left?
-"""
 # %%
 def sklearn_newton_boosting(
     X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0, min_samples_leaf=20, bins=255
 ):  # fmt: skip
-    """The same model, fitted by scikit-learn."""
+    """The library version: early stopping and its limit on leaves must be switched off. It keeps g
+    and h in float32: the trees are equal, the values of leaves agree in about 7 digits."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    return (HistGradientBoostingRegressor if loss == "squared" else HistGradientBoostingClassifier)(
-        max_iter=steps, learning_rate=lr, max_depth=max_depth, l2_regularization=l2,
-        min_samples_leaf=min_samples_leaf, max_bins=bins, max_leaf_nodes=None,
-        early_stopping=False,
-    ).fit(X, y)  # fmt: skip
+    kind = HistGradientBoostingRegressor if loss == "squared" else HistGradientBoostingClassifier
+    options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, l2_regularization=l2)
+    options |= dict(max_bins=bins, max_leaf_nodes=None, early_stopping=False)
+    return kind(max_iter=steps, learning_rate=lr, **options).fit(X, y)
 
 def demo_newton_boosting(plot=False):
-    """Values that are missing for a reason: a learned direction, or the mean filled in."""
-    rng = np.random.default_rng(4)
+    """Values that are missing for a reason: to which side do the trees send them?"""
+    rng, lines = np.random.default_rng(4), []
     X, y = friedman_data(rng, 1200)
-    X[X[:, 3] > 0.7, 3] = np.nan  # the largest values of x[3] are never written down
+    X[X[:, 3] > 0.7, 3] = np.nan  # y grows with x[3], but its largest values are not written down
     train, test = train_test_split(rng, len(X), 0.33)
-    filled, lines = np.where(np.isnan(X), np.nanmean(X[train], axis=0), X), []
-    print("\n== Is a missing value better guessed, or left to the tree? (R2 on new rows) ==\n")
-    for how, data in [("the mean filled in", filled), ("a learned direction", X)]:
-        model = fit_newton_boosting(data[train], y[train], steps=60, max_depth=3)
-        print(f"  {how:20} {r2_score(y[test], predict_boosting(model, data[test])):.3f}")
+    print("\n== Where do missing values go, if only large ones are missing? ==\n")
     for loss, target in [("squared", y), ("log", (y > 15).astype(int))]:
         options = (X[train], target[train], loss, 20, 0.1, 4, 2.0)
-        *_, ours = staged_scores(fit_newton_boosting(*options), X[test])
-        model = sklearn_newton_boosting(*options)
+        ours, model = fit_newton_boosting(*options), sklearn_newton_boosting(*options)
+        asks = [t for root in ours.trees for t in list_nodes(root) if t.feature == 3]
+        print(f"  {loss:8} {len(asks)} questions about x[3]: a gap goes left in "
+              f"{sum(t.missing_left for t in asks)}, right in {sum(not t.missing_left for t in asks)}")
         theirs = model.predict(X[test]) if loss == "squared" else model.decision_function(X[test])
-        spread, what = np.ptp(theirs), f"20 trees, {loss}, of the spread"
-        lines.append(("newton boosting", what, ours / spread, theirs / spread))
+        (*_, F), spread = staged_scores(ours, X[test]), np.ptp(theirs)
+        what = f"20 trees, {loss}, of the spread"
+        lines.append(("newton boosting", what, F / spread, theirs / spread))
     return beside(*lines)
+
+# Try: let x[3] be missing at random. Where do its gaps go then?
 
 # %% [markdown]
 """
@@ -1000,24 +938,15 @@ def encode_out_of_fold(column, y, folds, m=1.0):
         codes[test] = encode_target(column[test], encoding)
     return check_array("codes", codes, ndim=1)  # nan is refused: a row that no fold tests
 
-# %% [markdown]
-"""
-### The library version
-`OneHotEncoder`, `OrdinalEncoder` and `TargetEncoder` take tables of columns. The last one works
-out of fold in `fit_transform`, but not in `fit(...).transform(...)`: one object, two meanings.
-
-Try: give each category 30 rows instead of 3. How large is the leak then?
-"""
 # %%
 def sklearn_encoders(column, y, folds, m=1.0):
-    """Fitted one-hot, ordinal and target encoders, and the out-of-fold codes (n,)."""
+    """The library version: one-hot, ordinal and target encoders, fitted, and the out-of-fold codes
+    (n,). `fit_transform` of the last one is out of fold, `fit(...).transform(...)` is not."""
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
-
     X, target = column[:, None], TargetEncoder(smooth=m, target_type="continuous", cv=folds)
     one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(X)
     ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1).fit(X)
-    out_of_fold = target.fit_transform(X, y)[:, 0]
-    return one_hot, ordinal, target, out_of_fold
+    return one_hot, ordinal, target, target.fit_transform(X, y)[:, 0]
 
 def demo_categories(plot=False):
     """Pure noise, 200 categories: how good does a feature look that knows nothing?"""
@@ -1037,6 +966,8 @@ def demo_categories(plot=False):
         ("target encoding", "target", encode_target(new, encoding), target.transform(X)[:, 0]),
         ("target encoding", "target, out of fold", safe, out_of_fold),
     )
+
+# Try: give each category 30 rows instead of 3. How large is the leak then?
 
 # %% [markdown]
 """
@@ -1081,46 +1012,33 @@ def permutation_importance(predict, X, y, score, permutations):
             drops[j, i] = whole - score(y, predict(shuffled))
     return drops
 
-# %% [markdown]
-"""
-### The library version
-`feature_importances_` is (17). `permutation_importance` shuffles by a random state: every column
-starts from the same one, and each repeat shuffles the last order again, so we can do as it does.
-
-Try: make the random feature 0/1 instead. Does (17) still credit it?
-"""
 # %%
 def sklearn_permutations(n, repeats, seed=0):
-    """The permutations that the library draws for every column: (repeats, n)."""
+    """The library version: what its `permutation_importance` draws, (repeats, n). Each column starts
+    from the same random state, and each repeat shuffles the last order again."""
     rng = np.random.RandomState(np.random.RandomState(seed).randint(np.iinfo(np.int32).max + 1))
-    order, orders = np.arange(n), []
+    orders = [np.arange(n)]
     for _ in range(repeats):
-        rng.shuffle(order)
-        orders.append(order.copy())
-    return np.array(orders)
+        orders.append(orders[-1].copy())
+        rng.shuffle(orders[-1])
+    return np.array(orders[1:])
 
 def demo_importance(plot=False):
-    """Breast cancer (569 rows, real data), three features and one of random numbers."""
-    from sklearn.datasets import load_breast_cancer
+    """Friedman's function uses the first five of ten features. Who credits the others?"""
     from sklearn.inspection import permutation_importance as sklearn_importance
+    (X, y), new = (friedman_data(np.random.default_rng(seed), 400) for seed in (5, 6))
+    root, model = fit_tree(X, y, "variance", None, 10), sklearn_tree(X, y, "variance", None, 10)
+    shares, orders = impurity_importance([root]), sklearn_permutations(400, 10)
+    drops = permutation_importance(lambda X: predict_tree(root, X), *new, r2_score, orders)
+    theirs = sklearn_importance(model, *new, n_repeats=10, random_state=0).importances
+    print("\n== Which features matter, and which measure credits the idle ones? ==\n")
+    print("        impurity  permutation, on new rows")
+    for j, (share, drop) in enumerate(zip(shares, drops.mean(axis=1))):
+        print(f"  x[{j}] {share:9.3f} {drop:12.3f}" + "   idle" * (j > 4))
+    return beside(("impurity importance", "impurity", shares, model.feature_importances_),
+                  ("permutation importance", "permutation", drops, theirs))  # fmt: skip
 
-    data, rng = load_breast_cancer(), np.random.default_rng(8)
-    X = np.column_stack([data.data[:, [20, 21, 27]], rng.normal(size=569)])
-    X, y = X.astype(np.float32).astype(float), data.target
-    train, test = train_test_split(rng, len(X), 0.4)
-    root, model = fit_tree(X[train], y[train]), sklearn_tree(X[train], y[train])
-    shares, orders = impurity_importance([root]), sklearn_permutations(len(test), 10)
-    held = X[test], y[test]
-    drops = permutation_importance(lambda X: predict_tree(root, X), *held, accuracy, orders)
-    theirs = sklearn_importance(model, *held, n_repeats=10, random_state=0).importances
-    print("\n== Which features matter, and who is fooled by random numbers? ==\n")
-    print("                          impurity  permutation, on new rows")
-    for name, share, drop in zip([*data.feature_names[[20, 21, 27]], "random"], shares, drops):
-        print(f"  {name:22} {share:9.3f} {drop.mean():12.3f}")
-    return beside(
-        ("impurity importance", "impurity", shares, model.feature_importances_),
-        ("permutation importance", "permutation", drops, theirs),
-    )
+# Try: add a copy of x[3] as a column. What happens to the importance of both?
 
 # %%
 if __name__ == "__main__":
