@@ -3,10 +3,8 @@
 # Tree models: what can be learned by asking one question at a time?
 
 A tree asks "is feature j at most t?" until the examples that are left agree. Which questions are
-good, when should it stop, and why do many weak trees together beat one good tree?
-
-Read from top to bottom, run `python tree_models.py` or a part (`python tree_models.py forest`),
-check with `pytest`. Only the parts called "The library version" need scikit-learn.
+good, when should it stop, and why do many weak trees together beat one good tree? Run `python
+tree_models.py`, or a part (`python tree_models.py forest`), and check with `pytest`.
 
     n, d, k    number of examples, of features, of classes
     X, y       features (n, d), one example per row; numbers to predict, or labels 0..k-1 (n,)
@@ -46,7 +44,7 @@ ALLOWED = {
 }
 
 def beside(*lines):
-    """Report lines (row of ALLOWED, what, scratch, library), one comparison each."""
+    """Compare and report lines of (row of ALLOWED, what, scratch, library)."""
     return report([compare(what, ours, theirs, *ALLOWED[row]) for row, what, ours, theirs in lines])
 
 # %% [markdown]
@@ -58,10 +56,10 @@ answer. An example walks down from the root:
     left if x[feature] ≤ threshold, else right                                     (1)
 
 Three kinds of iris can be told apart by two questions about their petals, found by looking at a
-table: 5 nodes, and 144 of 150 labels right. Trees need no scaling: (1) sees only the order of a
-feature's values. What people get wrong is the border: ≤ goes left, also for whole numbers. The
-code never calls itself, as a tree can be thousands of levels deep and Python allows about 1000
-nested calls. All rows walk together, one level per step.
+table: 144 of 150 are right. Trees need no scaling: (1) sees only the order of a feature's values.
+What people get wrong is the border: ≤ goes left, also for whole numbers. The code never calls
+itself, as a tree can be thousands of levels deep and Python allows about 1000 nested calls. All
+rows walk together, one level per step.
 """
 # %%
 @dataclass(slots=True, eq=False, repr=False)
@@ -122,16 +120,16 @@ def show_tree(root, names=None, depth=10):
     lines, todo = [], [(root, 0, "")]
     while todo:
         t, level, start = todo.pop()
-        if t.left is None:
-            answer = f"class {np.argmax(t.value)}" if np.ndim(t.value) else f"{t.value:.4g}"
-            lines.append(f"{start}{answer}  (n = {t.n:g})")
-        elif level == depth:
-            leaves = (len(list_nodes(t)) + 1) // 2
-            lines.append(f"{start}... {leaves - 1} more question(s), {leaves} leaves")
-        else:
-            name, below = names[t.feature] if names else f"x[{t.feature}]", "|  " * (level + 1)
-            lines.append(f"{start}{name} <= {t.threshold:.4g}?")
-            todo += [(t.right, level + 1, below + "no:  "), (t.left, level + 1, below + "yes: ")]
+        text = f"class {np.argmax(t.value)}" if np.ndim(t.value) else f"{t.value:.4g}"
+        text += f"  (n = {t.n:g})"
+        if t.left is not None and level == depth:
+            questions = len(list_nodes(t)) // 2
+            text = f"... {questions} more question(s), {questions + 1} leaves"
+        elif t.left is not None:
+            text = f"{names[t.feature] if names else f'x[{t.feature}]'} <= {t.threshold:.4g}?"
+            margin = "|  " * (level + 1)
+            todo += [(t.right, level + 1, margin + "no:  "), (t.left, level + 1, margin + "yes: ")]
+        lines.append(start + text)
     return "\n".join(lines)
 
 def demo_by_hand(plot=False):
@@ -145,7 +143,6 @@ def demo_by_hand(plot=False):
     labels, library = predict_tree(root, X), sklearn_tree(X, y, max_depth=2).predict(X)
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
     return beside(("tree by hand", "iris labels", labels, library))
-
 # Try: ask for petal width first. Which flowers change their answer?
 
 # %% [markdown]
@@ -162,16 +159,14 @@ node's mean sum to S over the left rows, and so to -S over the right ones, (3) b
 
     gain = Σ_columns S² W / (W_L W_R)                                              (4)
 
-so one running sum over the sorted rows scores every threshold of a feature at once.
-
-**The grower.** Sort each feature once. Keep a level's rows grouped by node and sorted inside it,
-score all nodes together, then filter: the rows that go left, and those that go right, are still
-sorted. A level costs d n steps, a tree about d n log n.
+and one running sum over the sorted rows scores every threshold of a feature. So sort each feature
+once. Keep a level's rows grouped by node and sorted inside it, score all nodes together, then
+filter: the rows that go left, and those that go right, are still sorted. A level costs d n steps.
 
 The search is greedy. On XOR (label 1 where two signs differ) no first question gains anything,
 yet two questions solve it: so a gain of 0 is allowed. A node is a leaf if it is pure, too deep
-or too small, or if its rows agree in every feature. A full tree is 100% right on its own
-training rows, unless equal rows have different labels. That says nothing about new rows.
+or too small, or if its rows agree in every feature. A full tree is 100% right on its own training
+rows, unless equal rows have different labels. That says nothing about new rows.
 """
 # %%
 def sort_columns(X):
@@ -180,8 +175,7 @@ def sort_columns(X):
     return Xt, np.argsort(Xt, axis=1, kind="stable")
 
 def describe(targets, w, rows, sizes, criterion):
-    """Each node of a level: value (c, q), impurity, W, is it mixed (q,); and what (3), (4) add up.
-
+    """Each node's value (c, q), impurity, W and whether it is mixed (q,); and what (3), (4) add up.
     targets (c, n) is y, or a 0/1 row per class. rows are grouped by node, sizes (q,) each."""
     starts, w, here = np.cumsum(sizes) - sizes, w[rows], targets[:, rows]
     W = np.add.reduceat(w, starts)
@@ -244,16 +238,14 @@ def score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, 
 
 def best_splits(Xt, order, sizes, columns, w, criterion, min_samples_leaf, max_features, rng):
     """The best question of each node of a level: gain, feature and threshold, (q,) each.
-
     order (d, m) holds the level's rows, grouped by node and sorted inside it."""
     node, ends, m = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - 1, order.shape[1]
     starts, feature = ends - sizes + 1, np.arange(len(Xt))[:, None]
     if max_features is not None:
         feature = random_features(Xt, order, starts, ends, max_features, rng)[:, node]
         order = order[feature, np.arange(m)]
-    gain = score_splits(
-        Xt, feature, order, node, starts, ends, columns, w, criterion, min_samples_leaf
-    )
+    gain = score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion,
+                        min_samples_leaf)  # fmt: skip
     top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
     pick, best = top.argmax(axis=0), top.max(axis=0)
     hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
@@ -286,7 +278,6 @@ def link(parents, feature, threshold, level):
 
 def grow(Xt, order, targets, criterion, limits, w, max_features=None, rng=None):
     """Grow a tree level by level. Returns its nodes, and for each row the index of its leaf (n,).
-
     limits are max_depth, min_samples_leaf and min_impurity_decrease; w (n,) are row weights."""
     max_depth, min_samples_leaf, least = limits
     columns, side, leaf = np.empty(targets.shape), np.ones(len(w), np.int8), np.zeros(len(w), int)
@@ -305,9 +296,8 @@ def grow(Xt, order, targets, criterion, limits, w, max_features=None, rng=None):
         columns[:, rows] = terms
         side[rows] *= np.repeat(mixed, sizes)
         order = order if depth == 0 else keep_sorted(order, side)
-        gain, feature, threshold = best_splits(
-            Xt, order, sizes[mixed], columns, w, criterion, min_samples_leaf, max_features, rng
-        )
+        gain, feature, threshold = best_splits(Xt, order, sizes[mixed], columns, w, criterion,
+                                               min_samples_leaf, max_features, rng)  # fmt: skip
         good = (gain > -np.inf) & (np.maximum(gain, 0) >= (least - 1e-15) * nodes[0].n)
         if not good.any():
             break
@@ -332,7 +322,6 @@ def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decreas
 
 def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0):
     """CART (Breiman, Friedman, Olshen and Stone, 1984). Returns the root of the tree.
-
     criterion is "gini" or "entropy" for labels, "variance" for numbers. A split must leave
     min_samples_leaf rows on each side and lower the mean impurity by min_impurity_decrease."""
     limits = max_depth, min_samples_leaf, min_impurity_decrease
@@ -363,14 +352,11 @@ def demo_classification_tree(plot=False):
     if plot:
         save_plot("tree_models_classification_tree.png", lambda ax: (
             ax.contourf(*grid, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
-            ax.set(xlabel="x[0]", ylabel="x[1]", title="A tree of depth 4 on two moons"),
-        ))  # fmt: skip
-    return beside(*[
-        ("classification tree", f"shares of classes, {criterion}",
-         tree_values(fit_tree(X, y, criterion, 2), new),
-         sklearn_tree(X, y, criterion, 2).predict_proba(new)) for criterion in ("gini", "entropy")
-    ])  # fmt: skip
-
+            ax.set(xlabel="x[0]", ylabel="x[1]", title="A tree of depth 4 on two moons")))
+    return beside(*[("classification tree", f"shares of classes, {criterion}",
+                     tree_values(fit_tree(X, y, criterion, 2), new),
+                     sklearn_tree(X, y, criterion, 2).predict_proba(new))
+                    for criterion in ("gini", "entropy")])  # fmt: skip
 # Try: draw the moons with max_depth=None. Would another sample have the same islands?
 
 # %% [markdown]
@@ -386,8 +372,8 @@ the children are measured around the parent's mean, a common mistake, no split g
 
 The fit is a staircase and never leaves the range of y: a tree cannot extend a trend. And it is
 unstable: drop a few rows, and the first question may change, and with it all those below. The
-library version is `sklearn_tree` with criterion="variance"; with continuous y and 10 rows per
-leaf, ties do not happen, and both trees are equal node for node.
+library version is `sklearn_tree` again. With continuous y and 10 rows per leaf, ties do not
+happen, and both trees are equal node for node.
 """
 # %%
 def demo_regression_tree(plot=False):
@@ -402,11 +388,9 @@ def demo_regression_tree(plot=False):
         print(f"  x = {x:.1f}  {step:5.2f}  " + " " * round(15 + 12 * step) + "#")
     cuts = sorted(t.threshold for t in list_nodes(root) if t.left is not None)
     theirs = np.sort(library.tree_.threshold[library.tree_.children_left >= 0])
-    return beside(
-        ("regression tree", f"{len(cuts)} thresholds", cuts, theirs),
-        ("regression tree", "the stairs", predict_tree(root, X), library.predict(X)),
-    )
-
+    stairs = predict_tree(root, X), library.predict(X)
+    return beside(("regression tree", f"{len(cuts)} thresholds", cuts, theirs),
+                  ("regression tree", "the stairs", *stairs))  # fmt: skip
 # Try: predict at x = 20. Before you do: which stair will answer?
 
 # %% [markdown]
@@ -496,11 +480,9 @@ def demo_pruning(plot=False):
         print(f"  {alpha:7.4f}  {count:5}  {errors[0]:12.2f}  {errors[1]:9.2f}")
     middle = float(alphas[-9:-7].mean())
     pruned = sklearn_tree(X, y, "variance", None, 10, ccp_alpha=middle).predict(new_X)
-    return beside(
-        ("pruning", f"{len(alphas)} prices", alphas, sklearn_pruning_path(model, X, y)),
-        ("pruning", "new rows", predict_tree(prune_tree(root, middle), new_X), pruned),
-    )
-
+    ours, path = predict_tree(prune_tree(root, middle), new_X), sklearn_pruning_path(model, X, y)
+    return beside(("pruning", f"{len(alphas)} prices", alphas, path),
+                  ("pruning", "pruned tree on new rows", ours, pruned))  # fmt: skip
 # Try: grow the tree with min_samples_leaf=1. Where is the best price then?
 
 # %% [markdown]
@@ -526,12 +508,9 @@ their mean, cannot extend a trend.
 # %%
 Forest = namedtuple("Forest", "trees counts")  # roots; how often each drew each row (trees, n)
 
-def fit_forest(
-    X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None, min_samples_leaf=1,
-    rng=None, counts=None,
-):  # fmt: skip
+def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None,
+               min_samples_leaf=1, rng=None, counts=None):  # fmt: skip
     """Random forest (Breiman, 2001). max_features is a number, "sqrt" of d, or None for all.
-
     The bootstrap comes from the generator rng, or is given as counts (trees, n)."""
     X, targets, limits = check_fit(X, y, criterion, max_depth, min_samples_leaf)
     check_number("trees", trees, least=1, integer=True)
@@ -567,10 +546,8 @@ def out_of_bag(forest, X):
     return rows, decide((total[rows].T / out.sum(axis=0)[rows]).T)
 
 # %%
-def sklearn_forest(
-    X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None, min_samples_leaf=1,
-    seed=0,
-):  # fmt: skip
+def sklearn_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None,
+                   min_samples_leaf=1, seed=0):  # fmt: skip
     """The library version, and its counts (trees, n), so that ours can grow from the same draws.
     It draws features until one of them can split; we draw among those that vary in the node."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -599,7 +576,6 @@ def demo_forest(plot=False):
     same = predict_forest(fit_forest(*data, 20, None, None, 10, counts=counts), X[test])
     return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
                   ("forest", "same bootstrap, new rows", same, model.predict(X[test])))  # fmt: skip
-
 # Try: max_features=None in the first forest. By equation (8), what do you expect?
 
 # %% [markdown]
@@ -720,7 +696,6 @@ def demo_boosting(plot=False):
         theirs = sklearn_stages(sklearn_boosting(X, target, *options), new_X)
         lines.append(("boosting", f"{steps} stages, {loss}, depth {depth}", stages[1:], theirs))
     return beside(*lines)
-
 # Try: lr=1.0. Which of the two depths suffers more, and why?
 
 # %% [markdown]
@@ -777,7 +752,6 @@ def falls(G, H, l2):
 
 def best_bins(sums, gaps, l2, min_samples_leaf, min_hessian):
     """Equation (15) at every bin: gain, feature, last bin on the left, does nan go left; (q,).
-
     gaps (d,) tells which features have missing values, in the last bin of sums (3, d, q, B)."""
     total, left, gains = sums.sum(axis=-1, keepdims=True), np.cumsum(sums[..., :-1], axis=-1), []
     for left in [left, (left + sums[..., -1:])[..., ::-1]][: 1 + gaps.any()]:  # nan right, left
@@ -825,12 +799,9 @@ def grow_newton(binned, thresholds, gaps, bins, g, h, max_depth, l2, min_samples
         node = child
     return nodes, leaf
 
-def fit_newton_boosting(
-    X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0, min_samples_leaf=20, bins=255,
-    min_hessian=1e-3,
-):  # fmt: skip
+def fit_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0,
+                        min_samples_leaf=20, bins=255, min_hessian=1e-3):  # fmt: skip
     """XGBoost's objective on histograms (LightGBM: Ke and others, 2017). X may hold nan.
-
     Each side of a split keeps min_samples_leaf rows, and a sum of h of min_hessian."""
     check_number("max_depth", max_depth, least=1, integer=True)
     check_number("bins", bins, least=2, most=255, integer=True)
@@ -849,9 +820,8 @@ def fit_newton_boosting(
     return boost(X, y, loss, steps, lr, l2, True, grow_one)
 
 # %%
-def sklearn_newton_boosting(
-    X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0, min_samples_leaf=20, bins=255
-):  # fmt: skip
+def sklearn_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0,
+                            min_samples_leaf=20, bins=255):  # fmt: skip
     """The library version: early stopping and its limit on leaves must be switched off. It keeps g
     and h in float32: the trees are equal, the values of leaves agree in about 7 digits."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -878,7 +848,6 @@ def demo_newton_boosting(plot=False):
         what = f"20 trees, {loss}, of the spread"
         lines.append(("newton boosting", what, F / spread, theirs / spread))
     return beside(*lines)
-
 # Try: let x[3] be missing at random. Where do its gaps go then?
 
 # %% [markdown]
@@ -960,13 +929,11 @@ def demo_categories(plot=False):
     print(f"  new rows                     {roc_auc(new_y, encode_target(new, encoding)):.3f}")
     one_hot, ordinal, target, out_of_fold = sklearn_encoders(column, y, folds)
     (names, _, _), X = encoding, new[:, None]
-    return beside(
-        ("encoders", "one-hot", encode_one_hot(new, names), one_hot.transform(X)),
-        ("encoders", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
-        ("target encoding", "target", encode_target(new, encoding), target.transform(X)[:, 0]),
-        ("target encoding", "target, out of fold", safe, out_of_fold),
-    )
-
+    codes, theirs = encode_target(new, encoding), target.transform(X)[:, 0]
+    return beside(("encoders", "one-hot", encode_one_hot(new, names), one_hot.transform(X)),
+                  ("encoders", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
+                  ("target encoding", "target", codes, theirs),
+                  ("target encoding", "target, out of fold", safe, out_of_fold))  # fmt: skip
 # Try: give each category 30 rows instead of 3. How large is the leak then?
 
 # %% [markdown]
@@ -1015,12 +982,12 @@ def permutation_importance(predict, X, y, score, permutations):
 # %%
 def sklearn_permutations(n, repeats, seed=0):
     """The library version: what its `permutation_importance` draws, (repeats, n). Each column starts
-    from the same random state, and each repeat shuffles the last order again."""
+    from the same random state, and is shuffled again and again, by a list that is shuffled too."""
     rng = np.random.RandomState(np.random.RandomState(seed).randint(np.iinfo(np.int32).max + 1))
-    orders = [np.arange(n)]
+    shuffle, orders = np.arange(n), [np.arange(n)]
     for _ in range(repeats):
-        orders.append(orders[-1].copy())
-        rng.shuffle(orders[-1])
+        rng.shuffle(shuffle)
+        orders.append(orders[-1][shuffle])
     return np.array(orders[1:])
 
 def demo_importance(plot=False):
@@ -1037,15 +1004,13 @@ def demo_importance(plot=False):
         print(f"  x[{j}] {share:9.3f} {drop:12.3f}" + "   idle" * (j > 4))
     return beside(("impurity importance", "impurity", shares, model.feature_importances_),
                   ("permutation importance", "permutation", drops, theirs))  # fmt: skip
-
 # Try: add a copy of x[3] as a column. What happens to the importance of both?
 
 # %%
 if __name__ == "__main__":
     run_chapter("One question at a time: trees, forests, boosting, and scikit-learn's beside.", [
         demo_by_hand, demo_classification_tree, demo_regression_tree, demo_pruning, demo_forest,
-        demo_boosting, demo_newton_boosting, demo_categories, demo_importance,
-    ])  # fmt: skip
+        demo_boosting, demo_newton_boosting, demo_categories, demo_importance])  # fmt: skip
 
 # /// script
 # requires-python = ">=3.11"
