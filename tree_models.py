@@ -682,7 +682,7 @@ def friedman_data(rng, n):
 
 def demo_boosting(plot=False):
     """The error on new rows, stage by stage, for stumps and for trees of depth 3."""
-    (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 600) for seed in (2, 3))
+    (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 1000) for seed in (2, 3))
     print("\n== How does the error fall from tree to tree? (the noise alone is 1) ==\n")
     print("  trees   " + "".join(f"{s:8}" for s in (0, 1, 10, 40, 80)))
     lines = []
