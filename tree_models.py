@@ -3,8 +3,8 @@
 # Tree models: what can be learned by asking one question at a time?
 
 A tree asks "is feature j at most t?" until the examples that are left agree. Which questions are
-good, when should it stop, and why do many weak trees together beat one good tree? Run `python
-tree_models.py`, or a part (`python tree_models.py forest`), and check with `pytest`.
+good, when should it stop, and why do many weak trees together beat one good tree? `python
+tree_models.py forest` runs one part, without a name all of them; `pytest` checks them.
 
     n, d, k    number of examples, of features, of classes
     X, y       features (n, d), one example per row; numbers to predict, or labels 0..k-1 (n,)
@@ -54,12 +54,10 @@ Before any algorithm grows a tree, we write one. An inner node holds a question,
 answer. An example walks down from the root:
 
     left if x[feature] ≤ threshold, else right                                     (1)
-
-Three kinds of iris can be told apart by two questions about their petals, found by looking at a
-table: 144 of 150 are right. Trees need no scaling: (1) sees only the order of a feature's values.
-What people get wrong is the border: ≤ goes left, also for whole numbers. The code never calls
-itself, as a tree can be thousands of levels deep and Python allows about 1000 nested calls. All
-rows walk together, one level per step.
+Two questions about their petals tell three kinds of iris apart: 144 of 150 are right. Trees need
+no scaling, as (1) sees only the order of a feature's values. What people get wrong is the border:
+≤ goes left. The code never calls itself, as a tree can be thousands of levels deep and Python
+allows about 1000 nested calls: all rows walk together, one level per step.
 """
 # %%
 @dataclass(slots=True, eq=False, repr=False)
@@ -133,14 +131,14 @@ def show_tree(root, names=None, depth=10):
     return "\n".join(lines)
 
 def demo_by_hand(plot=False):
-    """Two questions about iris petals, beside the tree that the library finds."""
+    """Two questions about iris petals (real data), beside the tree that the library finds."""
     from sklearn.datasets import load_iris
     X, y = load_iris(return_X_y=True)
     wide = Node([0, 0.5, 0.5], 100, 0.5, 3, 1.75, Node([0, 1, 0], 54), Node([0, 0, 1], 46))
     root = Node([1 / 3] * 3, 150, 2 / 3, 2, 2.45, Node([1, 0, 0], 50), wide)
+    labels, library = predict_tree(root, X), sklearn_tree(X, y, max_depth=2).predict(X)
     print("\n== Can two questions tell three kinds of iris apart? ==\n")
     print(show_tree(root, ["sepal length", "sepal width", "petal length", "petal width"]))
-    labels, library = predict_tree(root, X), sklearn_tree(X, y, max_depth=2).predict(X)
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
     return beside(("tree by hand", "iris labels", labels, library))
 # Try: ask for petal width first. Which flowers change their answer?
@@ -151,14 +149,12 @@ def demo_by_hand(plot=False):
 The best question is the one whose two answers are least mixed. Two measures of how mixed the
 labels in a node are, from the share pₖ of each class, and the gain of a split:
 
-    gini   I(t) = Σₖ pₖ (1 - pₖ)                  entropy   I(t) = -Σₖ pₖ log₂ pₖ      (2)
+    gini   I(t) = Σₖ pₖ (1 - pₖ)              entropy   I(t) = -Σₖ pₖ log₂ pₖ      (2)
     gain = W I(t) - W_L I(tL) - W_R I(tR)                                          (3)
-
 Gini is the variance of a 0/1 column per class, added up. If the deviations of a column from the
 node's mean sum to S over the left rows, and so to -S over the right ones, (3) becomes
 
     gain = Σ_columns S² W / (W_L W_R)                                              (4)
-
 and one running sum over the sorted rows scores every threshold of a feature. So sort each feature
 once. Keep a level's rows grouped by node and sorted inside it, score all nodes together, then
 filter: the rows that go left, and those that go right, are still sorted. A level costs d n steps.
@@ -328,7 +324,6 @@ def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_imp
     X, targets, limits = check_fit(X, y, criterion, *limits)
     return grow(*sort_columns(X), targets, criterion, limits, np.ones(len(X)))[0][0]
 
-# %%
 def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, seed=0, **options):
     """The library version: variance is called `squared_error`, and options may be ccp_alpha (our
     alpha) or min_impurity_decrease. It stores X as float32, and takes values closer than 1e-7 as
@@ -341,23 +336,23 @@ def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, see
 
 def demo_classification_tree(plot=False):
     """Two half moons: the regions that a tree draws, and the library's answers on new moons."""
-    rng = np.random.default_rng(0)
+    rng, lines = np.random.default_rng(0), []
     (X, y), (new, _) = make_moons(rng, n=200, noise=0.2), make_moons(rng, n=500, noise=0.2)
-    grid = np.meshgrid(np.linspace(-1.4, 2.4, 58), np.linspace(1.4, -1, 13))
-    root = fit_tree(X, y, max_depth=4)
+    grid, root = np.meshgrid(np.linspace(-1.4, 2.4, 58), np.linspace(1.4, -1, 13)), fit_tree(X, y)
     labels = predict_tree(root, np.transpose(grid).reshape(-1, 2)).reshape(58, 13).T
-    print("\n== Into which rectangles does a tree of depth 4 cut two moons? ==\n")
+    print("\n== Into which rectangles does a full tree cut two moons? ==\n")
     print("\n".join("  " + "".join(".#"[label] for label in line) for line in labels))
     print("\n" + show_tree(root, depth=2))
     if plot:
         save_plot("tree_models_classification_tree.png", lambda ax: (
             ax.contourf(*grid, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
-            ax.set(xlabel="x[0]", ylabel="x[1]", title="A tree of depth 4 on two moons")))
-    return beside(*[("classification tree", f"shares of classes, {criterion}",
-                     tree_values(fit_tree(X, y, criterion, 2), new),
-                     sklearn_tree(X, y, criterion, 2).predict_proba(new))
-                    for criterion in ("gini", "entropy")])  # fmt: skip
-# Try: draw the moons with max_depth=None. Would another sample have the same islands?
+            ax.set(xlabel="x[0]", ylabel="x[1]", title="A full tree on two moons")))
+    for how in ("gini", "entropy"):
+        shares = tree_values(fit_tree(X, y, how, 2), new)
+        theirs = sklearn_tree(X, y, how, 2).predict_proba(new)
+        lines.append(("classification tree", f"shares of classes, {how}", shares, theirs))
+    return beside(*lines)
+# Try: max_depth=4. Which islands are left, and would another sample have the same?
 
 # %% [markdown]
 """
@@ -365,7 +360,6 @@ def demo_classification_tree(plot=False):
 For numbers a leaf answers with the mean of its rows, and impurity is their variance:
 
     I(t) = 1/W Σᵢ wᵢ (yᵢ - mean(t))²                                               (5)
-
 The grower, the gain (3) and its short form (4) stay as they are. Where (4) comes from: with their
 own means in place of the parent's, the two sides' sums of squares fall by S²/W_L and S²/W_R. If
 the children are measured around the parent's mean, a common mistake, no split gains anything.
@@ -390,7 +384,7 @@ def demo_regression_tree(plot=False):
     theirs = np.sort(library.tree_.threshold[library.tree_.children_left >= 0])
     stairs = predict_tree(root, X), library.predict(X)
     return beside(("regression tree", f"{len(cuts)} thresholds", cuts, theirs),
-                  ("regression tree", "the stairs", *stairs))  # fmt: skip
+                  ("regression tree", "the stairs", *stairs))
 # Try: predict at x = 20. Before you do: which stair will answer?
 
 # %% [markdown]
@@ -399,21 +393,17 @@ def demo_regression_tree(plot=False):
 When should a tree stop? Stopping early is short-sighted: on XOR the first split gains nothing.
 Better grow it fully, then cut back what does not pay. Put a price α on every leaf:
 
-    R(T) = Σ_leaves r(t) + α · (number of leaves)        r(t) = W(t) I(t) / W(root)   (6)
-
+    R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (6)
 For every α some smallest subtree minimises R, and as α rises, branches only fall off (Breiman and
 others, 1984, chapter 3). Seen from a node t, the least cost of the branch below it is a chain of
 straight lines in α: the slope is the number of leaves left, and it bends where a branch falls
 off. As a leaf, t would cost r(t) + α. Where both are equal, t falls:
 
     α(t) = (r(t) - cost) / (leaves - 1)                                            (7)
-
 with cost (at α = 0) and leaves of the line that holds there. Go up from the leaves and keep the
 bends of every branch in a heap. A bend above α(t) never happens, as t falls before it: pop it.
 Each node is pushed once, and the smaller heap is poured into the larger: n log² n steps at most,
-even for a tree that is one long chain.
-
-Choose α on rows that the tree has not seen: by the training rows, not pruning is always best.
+even for one long chain. Choose α on new rows: by the training rows, no pruning is always best.
 """
 # %%
 def collapse_alphas(root):
@@ -460,7 +450,6 @@ def prune_tree(root, alpha):
             copies[id(t)] = replace(t, left=copies[id(t.left)], right=copies[id(t.right)])
     return copies[id(root)]
 
-# %%
 def sklearn_pruning_path(model, X, y):
     """The library version: its prices, each once, from 0 up. It removes one branch at a time, so
     that equal prices repeat; with ccp_alpha = 0 it prunes nothing, not even gains of 0."""
@@ -475,14 +464,12 @@ def demo_pruning(plot=False):
     print("\n== Which leaves are worth their price? (mean squared errors) ==\n")
     print("   alpha   leaves  training rows  new rows")
     for alpha, count in list(zip(alphas, leaves))[::4]:
-        small = prune_tree(root, alpha)
-        errors = [mse(t, predict_tree(small, A)) for A, t in [(X, y), (new_X, new_y)]]
-        print(f"  {alpha:7.4f}  {count:5}  {errors[0]:12.2f}  {errors[1]:9.2f}")
-    middle = float(alphas[-9:-7].mean())
-    pruned = sklearn_tree(X, y, "variance", None, 10, ccp_alpha=middle).predict(new_X)
-    ours, path = predict_tree(prune_tree(root, middle), new_X), sklearn_pruning_path(model, X, y)
+        old, new = (predict_tree(prune_tree(root, alpha), A) for A in (X, new_X))
+        print(f"  {alpha:7.4f}  {count:5}  {mse(y, old):12.2f}  {mse(new_y, new):9.2f}")
+    middle, path = float(alphas[-9:-7].mean()), sklearn_pruning_path(model, X, y)
+    theirs = sklearn_tree(X, y, "variance", None, 10, ccp_alpha=middle).predict(new_X)
     return beside(("pruning", f"{len(alphas)} prices", alphas, path),
-                  ("pruning", "pruned tree on new rows", ours, pruned))  # fmt: skip
+                  ("pruning", "new rows", predict_tree(prune_tree(root, middle), new_X), theirs))
 # Try: grow the tree with min_samples_leaf=1. Where is the best price then?
 
 # %% [markdown]
@@ -493,12 +480,10 @@ cancel such noise if the trees err differently. For B trees with errors of varia
 squared) and correlation ρ (rho),
 
     variance of their average = ρ σ² + (1 - ρ) σ² / B                              (8)
-
-More trees shrink the second term; only trees that differ shrink the first. Two tricks do it:
-
-- Bootstrap: each tree sees n rows drawn with replacement. A row drawn three times is not
-  copied. It gets weight 3 in (2) to (5), and counts as one row in min_samples_leaf.
-- Random features at every split (not once per tree), often √d: no feature opens every tree.
+More trees shrink the second term; only trees that differ shrink the first. Two tricks do it.
+Bootstrap: each tree sees n rows drawn with replacement. A row drawn three times is not copied: it
+gets weight 3 in (2) to (5), and counts as one row in min_samples_leaf. Random features: at every
+split (not once per tree) only some may be asked, often √d, so that no feature opens every tree.
 
 A tree leaves out (1 - 1/n)ⁿ ≈ 37% of the rows. Predict each row with just the trees that never
 saw it, and you get an honest score without a test set: out of bag. Scores on rows that the trees
@@ -538,14 +523,10 @@ def out_of_bag(forest, X):
     X, out = check_X(X, forest.trees[0].d), forest.counts == 0  # (trees, n)
     if len(X) != out.shape[1] or not out.any():
         raise ValueError(f"X must be the {out.shape[1]} training rows, some of them left out")
-    total = np.zeros((len(X), *np.shape(forest.trees[0].value)))
-    for root, rows in zip(forest.trees, out):
-        if rows.any():
-            total[rows] += tree_values(root, X[rows])
+    total = sum((tree_values(root, X).T * rows).T for root, rows in zip(forest.trees, out))
     rows = np.flatnonzero(out.any(axis=0))
     return rows, decide((total[rows].T / out.sum(axis=0)[rows]).T)
 
-# %%
 def sklearn_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None,
                    min_samples_leaf=1, seed=0):  # fmt: skip
     """The library version, and its counts (trees, n), so that ours can grow from the same draws.
@@ -575,7 +556,7 @@ def demo_forest(plot=False):
     model, counts = sklearn_forest(*data, 20, None, None, 10)
     same = predict_forest(fit_forest(*data, 20, None, None, 10, counts=counts), X[test])
     return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
-                  ("forest", "same bootstrap, new rows", same, model.predict(X[test])))  # fmt: skip
+                  ("forest", "same bootstrap, new rows", same, model.predict(X[test])))
 # Try: max_features=None in the first forest. By equation (8), what do you expect?
 
 # %% [markdown]
@@ -584,20 +565,17 @@ def demo_forest(plot=False):
 A forest averages deep trees that know nothing of each other. Boosting adds up shallow ones, each
 grown on what those before it still get wrong. Start with the best constant F, then repeat:
 
-    g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree        (9)
-
+    g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree       (9)
 This is gradient descent with a tree as the step, and a tree also answers for rows it has not
 seen. Two losses, with their first two derivatives, where p = 1 / (1 + exp(-F)):
 
     squared    1/2 (y - F)²                   g = F - y        h = 1               (10)
     log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (11)
-
 So F is the mean of y at first, or the log of its odds. The start is part of every prediction:
 forget it, and all are off by the mean. For the log loss the mean of -g is not the best step, so
 each leaf takes a Newton step instead (for the squared error that is the mean again):
 
     leaf value = -Σ g / Σ h                                                        (12)
-
 A small η needs more trees and does better on new rows. Unlike a forest, boosting overfits with
 more trees: watch the error on held-out rows and stop where it is least.
 """
@@ -660,7 +638,6 @@ def predict_boosting(model, X):
     *_, F = staged_scores(model, X)
     return mean_of(model.loss, F)
 
-# %%
 def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
     """The library version: steps is `n_estimators`. It sorts again in each node of each tree, though
     the order of X never changes; sorting once is why the scratch version is faster."""
@@ -705,20 +682,17 @@ Gradient boosting grows a tree by g alone, and mends its leaves afterwards. XGBo
 Guestrin, 2016) grows it by both derivatives. Expand the loss to second order around F, and put
 a price on large leaf values v:
 
-    J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                    (13)
-
+    J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                   (13)
 A leaf with sums G and H is a parabola in v. Its lowest point, what that takes off J, and so
 (twice) the gain of a split, in every node and not at the root alone:
 
     v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (14)
     gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (15)
-
 Bins: try 255 thresholds per feature at most, at quantiles. Then a node is summed up by its
 histogram of G, H and counts per bin, and only the smaller of two children needs counting: the
-other is the parent's histogram minus that one.
-
-Missing values have a bin of their own. Each split tries them on both sides, and keeps the
-better: a learned direction. A feature without gaps in training sends later gaps to the majority.
+other is the parent's histogram minus that one. Missing values have a bin of their own. Each split
+tries them on both sides, and keeps the better: a learned direction. A feature without gaps in
+training sends later gaps to the majority.
 
 λ adds to H, not to the number of rows: with the log loss, sure leaves have a small H and shrink
 the most. A split needs a gain above 0, and so XOR defeats it.
@@ -728,12 +702,10 @@ def find_bins(X, bins):
     """Thresholds per feature: between its distinct values, or at quantiles if those are many."""
     thresholds, percent = [], np.linspace(0, 100, bins + 1)[1:-1]
     for x in X.T:
-        x = x[~np.isnan(x)]
-        values = np.unique(x)
-        cuts = values[:-1] / 2 + values[1:] / 2
+        cuts = values = np.unique(x := x[~np.isnan(x)])
         if len(values) > bins:
             cuts = np.unique(np.percentile(x, percent, method="averaged_inverted_cdf"))
-        thresholds.append(cuts)
+        thresholds.append(cuts if len(values) > bins else values[:-1] / 2 + values[1:] / 2)
     return thresholds
 
 def histograms(binned, rows, node, q, bins, g, h):
@@ -819,7 +791,6 @@ def fit_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2
 
     return boost(X, y, loss, steps, lr, l2, True, grow_one)
 
-# %%
 def sklearn_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0,
                             min_samples_leaf=20, bins=255):  # fmt: skip
     """The library version: early stopping and its limit on leaves must be switched off. It keeps g
@@ -840,13 +811,11 @@ def demo_newton_boosting(plot=False):
     for loss, target in [("squared", y), ("log", (y > 15).astype(int))]:
         options = (X[train], target[train], loss, 20, 0.1, 4, 2.0)
         ours, model = fit_newton_boosting(*options), sklearn_newton_boosting(*options)
-        asks = [t for root in ours.trees for t in list_nodes(root) if t.feature == 3]
-        print(f"  {loss:8} {len(asks)} questions about x[3]: a gap goes left in "
-              f"{sum(t.missing_left for t in asks)}, right in {sum(not t.missing_left for t in asks)}")
+        left = [t.missing_left for root in ours.trees for t in list_nodes(root) if t.feature == 3]
+        print(f"  {loss:8} questions about x[3]: {len(left)}; a gap goes left in {sum(left)} of them")
         theirs = model.predict(X[test]) if loss == "squared" else model.decision_function(X[test])
         (*_, F), spread = staged_scores(ours, X[test]), np.ptp(theirs)
-        what = f"20 trees, {loss}, of the spread"
-        lines.append(("newton boosting", what, F / spread, theirs / spread))
+        lines.append(("newton boosting", f"20 trees, {loss}", F / spread, theirs / spread))
     return beside(*lines)
 # Try: let x[3] be missing at random. Where do its gaps go then?
 
@@ -862,7 +831,6 @@ Trees ask "at most t?", but what is the order of red, green and blue? Three ways
   rows of category c, of which there are n_c, had an average y. Unknown ones get mean(y).
 
       code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (16)
-
 The leak: in (16) each row's own y is a part of its code. A category of one row, with m = 0, has y
 itself for a code, and a tree reads off the answers. Pure noise then looks like a good model until
 new rows come. The cure: encode each row by the means of other folds, out of fold.
@@ -907,7 +875,6 @@ def encode_out_of_fold(column, y, folds, m=1.0):
         codes[test] = encode_target(column[test], encoding)
     return check_array("codes", codes, ndim=1)  # nan is refused: a row that no fold tests
 
-# %%
 def sklearn_encoders(column, y, folds, m=1.0):
     """The library version: one-hot, ordinal and target encoders, fitted, and the out-of-fold codes
     (n,). `fit_transform` of the last one is out of fold, `fit(...).transform(...)` is not."""
@@ -921,19 +888,18 @@ def demo_categories(plot=False):
     """Pure noise, 200 categories: how good does a feature look that knows nothing?"""
     rng = np.random.default_rng(6)
     column, y = np.array([f"c{i % 200:03}" for i in rng.permutation(600)]), rng.permutation(600) % 2
-    new, new_y, folds = np.append(column[1:], "unseen"), rng.permutation(600) % 2, k_fold(600, 5, rng)
+    new, new_y, folds = np.append(column[1:], "?"), rng.permutation(600) % 2, k_fold(600, 5, rng)
     encoding, safe = fit_target_encoding(column, y), encode_out_of_fold(column, y, folds)
+    (names, _, _), code, X = encoding, encode_target(new, encoding), new[:, None]
     print("\n== How well does a category that means nothing predict a coin? (ROC AUC) ==\n")
     print(f"  coded with each row's own y  {roc_auc(y, encode_target(column, encoding)):.3f}")
     print(f"  coded out of fold            {roc_auc(y, safe):.3f}")
-    print(f"  new rows                     {roc_auc(new_y, encode_target(new, encoding)):.3f}")
+    print(f"  new rows                     {roc_auc(new_y, code):.3f}")
     one_hot, ordinal, target, out_of_fold = sklearn_encoders(column, y, folds)
-    (names, _, _), X = encoding, new[:, None]
-    codes, theirs = encode_target(new, encoding), target.transform(X)[:, 0]
     return beside(("encoders", "one-hot", encode_one_hot(new, names), one_hot.transform(X)),
                   ("encoders", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
-                  ("target encoding", "target", codes, theirs),
-                  ("target encoding", "target, out of fold", safe, out_of_fold))  # fmt: skip
+                  ("target encoding", "target", code, target.transform(X)[:, 0]),
+                  ("target encoding", "target, out of fold", safe, out_of_fold))
 # Try: give each category 30 rows instead of 3. How large is the leak then?
 
 # %% [markdown]
@@ -943,13 +909,11 @@ Which features does a model use? A tree can be asked directly: credit the gain (
 to its feature, and share out 100% per tree. A forest takes the mean over its trees.
 
     impurity importance(j) = Σ gain of splits on j / Σ gain of all splits          (17)
-
 It costs nothing, but it is measured on training rows. A useless feature of many distinct values
 offers many thresholds, one of them fits the noise by chance, and it gets credit. A better question,
 to any model: how much worse does it do on held-out rows if this column is shuffled?
 
     permutation importance(j) = score - score with column j shuffled               (18)
-
 What people get wrong: it tells what this model uses, not what the world depends on. Two equal
 columns stand in for each other, and both may look unimportant.
 """
@@ -979,7 +943,6 @@ def permutation_importance(predict, X, y, score, permutations):
             drops[j, i] = whole - score(y, predict(shuffled))
     return drops
 
-# %%
 def sklearn_permutations(n, repeats, seed=0):
     """The library version: what its `permutation_importance` draws, (repeats, n). Each column starts
     from the same random state, and is shuffled again and again, by a list that is shuffled too."""
@@ -1003,7 +966,7 @@ def demo_importance(plot=False):
     for j, (share, drop) in enumerate(zip(shares, drops.mean(axis=1))):
         print(f"  x[{j}] {share:9.3f} {drop:12.3f}" + "   idle" * (j > 4))
     return beside(("impurity importance", "impurity", shares, model.feature_importances_),
-                  ("permutation importance", "permutation", drops, theirs))  # fmt: skip
+                  ("permutation importance", "permutation", drops, theirs))
 # Try: add a copy of x[3] as a column. What happens to the importance of both?
 
 # %%
