@@ -29,7 +29,6 @@ from utils import (
 )  # fmt: skip
 
 ALLOWED = {
-    "tree by hand": (0, "labels are equal or not"),
     "classification tree": (1e-10, "both add up the same counts; only rounding differs"),
     "regression tree": (1e-10, "the same sums in another order"),
     "pruning": (1e-10, "sums of impurities in another order"),
@@ -117,17 +116,17 @@ def show_tree(root, names=None, depth=10):
     """The tree as text: its first `depth` levels, and below them only counts."""
     lines, todo = [], [(root, 0, "")]
     while todo:
-        t, level, start = todo.pop()
-        text = f"class {np.argmax(t.value)}" if np.ndim(t.value) else f"{t.value:.4g}"
-        text += f"  (n = {t.n:g})"
-        if t.left is not None and level == depth:
-            questions = len(list_nodes(t)) // 2
-            text = f"... {questions} more question(s), {questions + 1} leaves"
-        elif t.left is not None:
-            text = f"{names[t.feature] if names else f'x[{t.feature}]'} <= {t.threshold:.4g}?"
+        t, level, text = todo.pop()
+        if t.left is None:
+            text += f"class {np.argmax(t.value)}" if np.ndim(t.value) else f"{t.value:.4g}"
+            text += f"  (n = {t.n:g})"
+        elif level == depth:
+            text += f"... {len(list_nodes(t)) // 2} more question(s)"
+        else:
+            text += f"{names[t.feature] if names else f'x[{t.feature}]'} <= {t.threshold:.4g}?"
             margin = "|  " * (level + 1)
             todo += [(t.right, level + 1, margin + "no:  "), (t.left, level + 1, margin + "yes: ")]
-        lines.append(start + text)
+        lines.append(text)
     return "\n".join(lines)
 
 def demo_by_hand(plot=False):
@@ -140,29 +139,31 @@ def demo_by_hand(plot=False):
     print("\n== Can two questions tell three kinds of iris apart? ==\n")
     print(show_tree(root, ["sepal length", "sepal width", "petal length", "petal width"]))
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
-    return beside(("tree by hand", "iris labels", labels, library))
+    return beside(("classification tree", "iris labels", labels, library))
 # Try: ask for petal width first. Which flowers change their answer?
-
 # %% [markdown]
 """
-## Classification tree
-The best question is the one whose two answers are least mixed. Two measures of how mixed the
-labels in a node are, from the share pₖ of each class, and the gain of a split:
+## Classification and regression trees
+The best question is the one whose two answers are least mixed. Measures of how mixed a node is,
+from the share pₖ of each class, or for numbers from their distance to the node's mean:
 
-    gini   I(t) = Σₖ pₖ (1 - pₖ)              entropy   I(t) = -Σₖ pₖ log₂ pₖ      (2)
-    gain = W I(t) - W_L I(tL) - W_R I(tR)                                          (3)
+    gini   I(t) = Σₖ pₖ (1 - pₖ)              entropy   I(t) = -Σₖ pₖ log₂ pₖ
+    variance   I(t) = 1/W Σᵢ wᵢ (yᵢ - mean(t))²                                    (2)
+    gain of a split = W I(t) - W_L I(tL) - W_R I(tR)                               (3)
 Gini is the variance of a 0/1 column per class, added up. If the deviations of a column from the
-node's mean sum to S over the left rows, and so to -S over the right ones, (3) becomes
+node's mean sum to S over the left rows, and so to -S over the right ones, their own means take
+S²/W_L and S²/W_R off the two sides' sums of squares (the parent's mean would take off nothing):
 
     gain = Σ_columns S² W / (W_L W_R)                                              (4)
-and one running sum over the sorted rows scores every threshold of a feature. So sort each feature
+One running sum over the sorted rows scores every threshold of a feature. So sort each feature
 once. Keep a level's rows grouped by node and sorted inside it, score all nodes together, then
 filter: the rows that go left, and those that go right, are still sorted. A level costs d n steps.
 
 The search is greedy. On XOR (label 1 where two signs differ) no first question gains anything,
-yet two questions solve it: so a gain of 0 is allowed. A node is a leaf if it is pure, too deep
-or too small, or if its rows agree in every feature. A full tree is 100% right on its own training
-rows, unless equal rows have different labels. That says nothing about new rows.
+yet two questions solve it: so a gain of 0 is allowed. A node is a leaf if it is pure, too deep or
+too small, or if its rows agree in every feature. A full tree knows its training rows by heart,
+which says nothing about new ones. A mean never leaves the range of y: no tree extends a trend.
+And trees are unstable: drop a few rows, and the first question and all below may change.
 """
 # %%
 def sort_columns(X):
@@ -179,7 +180,7 @@ def describe(targets, w, rows, sizes, criterion):
     mixed = np.minimum.reduceat(here, starts, axis=1) < np.maximum.reduceat(here, starts, axis=1)
     if criterion == "entropy":  # equation (2), and weights per class
         return value, -np.sum(x_log_x(value), axis=0), W, mixed.any(axis=0), w * here
-    away = here - np.repeat(value, sizes, axis=1)  # equations (2) and (5): variances, added up
+    away = here - np.repeat(value, sizes, axis=1)  # equation (2): variances, added up
     impurity = np.add.reduceat(w * np.sum(away**2, axis=0), starts) / W
     if criterion == "gini" and len(here) == 2:  # mirror images: one of them, times √2, will do
         away = away[:1] * math.sqrt(2)
@@ -198,10 +199,7 @@ def x_log_x(x):
 def gain_of(criterion, sums, W_left, W_right, ends):
     """Equation (4), where sums hold S; or for entropy (3), where they hold weights per class."""
     if criterion != "entropy":
-        squares = sums[0] ** 2
-        for S in sums[1:]:
-            squares += S**2
-        return squares * ((W_left + W_right) / (W_left * W_right))
+        return sum(S * S for S in sums) * ((W_left + W_right) / (W_left * W_right))
     gain = x_log_x(W_left + W_right) - x_log_x(W_left) - x_log_x(W_right)
     for N in sums:  # W I(t) = W log W - the sum of N log N
         gain = gain + x_log_x(N) + x_log_x(N[:, ends] - N) - x_log_x(N[:, ends])
@@ -222,10 +220,8 @@ def score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, 
     for block in (slice(a, a + step) for a in range(0, len(order), step)):
         rows = order[block]
         x = Xt[feature[block], rows]
-        W_left, W_right = n_left, np.maximum(n_right, 1)
-        if weighted:
-            W_left = running_sums(w[rows], starts, node)
-            W_right = np.where(n_right > 0, W_left[:, ends[node]] - W_left, 1)
+        W_left = running_sums(w[rows], starts, node) if weighted else n_left[None]
+        W_right = np.maximum(W_left[:, ends[node]] - W_left, 1e-100)  # 0 at the end of a node
         sums = [running_sums(column[rows], starts, node) for column in columns]
         gain[block] = gain_of(criterion, sums, W_left, W_right, ends[node])
         gain[block, :-1][x[:, 1:] == x[:, :-1]] = -np.inf  # equal values cannot be parted
@@ -251,11 +247,6 @@ def best_splits(Xt, order, sizes, columns, w, criterion, min_samples_leaf, max_f
     middle = low / 2 + high / 2
     return best, feature, np.where(middle < high, middle, low)  # rounding may reach high
 
-def keep_sorted(order, side):
-    """The rows that went left (side 1), then those that went right (side 2), in their order."""
-    went = side[order]
-    return np.hstack([order[went == s].reshape(len(order), -1) for s in (1, 2)])
-
 def divide(Xt, rows, sizes, split, feature, threshold, side):
     """Equation (1) for the rows of the nodes in split: rows and sizes of the next level."""
     node = np.full(len(sizes), -1)
@@ -267,22 +258,24 @@ def divide(Xt, rows, sizes, split, feature, threshold, side):
     n_right = np.bincount(node[right], minlength=len(split))
     return np.append(rows[~right], rows[right]), np.append(sizes[split] - n_right, n_right)
 
-def link(parents, feature, threshold, level):
+def link(parents, feature, threshold, missing_left, level):
     """Give the parents their questions, and the next level as children: all left ones first."""
-    for t, j, cut, left, right in zip(parents, feature, threshold, level, level[len(parents) :]):
-        t.feature, t.threshold, t.left, t.right = int(j), float(cut), left, right
+    for t, *question, left, right in zip(parents, feature.tolist(), threshold.tolist(),
+                                         missing_left.tolist(), level, level[len(parents) :]):
+        (t.feature, t.threshold, t.missing_left), t.left, t.right = question, left, right
 
 def grow(Xt, order, targets, criterion, limits, w, max_features=None, rng=None):
     """Grow a tree level by level. Returns its nodes, and for each row the index of its leaf (n,).
     limits are max_depth, min_samples_leaf and min_impurity_decrease; w (n,) are row weights."""
     max_depth, min_samples_leaf, least = limits
     columns, side, leaf = np.empty(targets.shape), np.ones(len(w), np.int8), np.zeros(len(w), int)
-    rows, sizes, asked, nodes = order[0], np.array([order.shape[1]]), ([], [], []), []
+    rows, sizes, asked, nodes = order[0], np.array([order.shape[1]]), None, []
     for depth in range(len(w)):
         value, impurity, W, mixed, terms = describe(targets, w, rows, sizes, criterion)
         value = value[0].tolist() if criterion == "variance" else value.T
         level = list(map(Node, value, W.tolist(), impurity.tolist()))
-        link(*asked, level)
+        if asked:
+            link(*asked, level)
         leaf[rows] = len(nodes) + np.repeat(np.arange(len(level)), sizes)
         nodes += level
         mixed &= (sizes >= 2 * min_samples_leaf) & (max_depth is None or depth < max_depth)
@@ -291,14 +284,15 @@ def grow(Xt, order, targets, criterion, limits, w, max_features=None, rng=None):
         columns = columns[: len(terms)]
         columns[:, rows] = terms
         side[rows] *= np.repeat(mixed, sizes)
-        order = order if depth == 0 else keep_sorted(order, side)
+        if depth:  # the rows that went left (side 1), then those that went right, still sorted
+            order = np.hstack([order[side[order] == s].reshape(len(Xt), -1) for s in (1, 2)])
         gain, feature, threshold = best_splits(Xt, order, sizes[mixed], columns, w, criterion,
                                                min_samples_leaf, max_features, rng)  # fmt: skip
         good = (gain > -np.inf) & (np.maximum(gain, 0) >= (least - 1e-15) * nodes[0].n)
         if not good.any():
             break
         split, feature, threshold = np.flatnonzero(mixed)[good], feature[good], threshold[good]
-        asked = [level[i] for i in split], feature, threshold
+        asked = [level[i] for i in split], feature, threshold, feature < 0
         rows, sizes = divide(Xt, rows, sizes, split, feature, threshold, side)
     nodes[0].d = len(Xt)
     return nodes, leaf
@@ -317,18 +311,17 @@ def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decreas
     return X, np.atleast_2d(targets).astype(float), limits
 
 def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0):
-    """CART (Breiman, Friedman, Olshen and Stone, 1984). Returns the root of the tree.
-    criterion is "gini" or "entropy" for labels, "variance" for numbers. A split must leave
-    min_samples_leaf rows on each side and lower the mean impurity by min_impurity_decrease."""
-    limits = max_depth, min_samples_leaf, min_impurity_decrease
-    X, targets, limits = check_fit(X, y, criterion, *limits)
+    """CART (Breiman and others, 1984): the root of a tree for labels (gini, entropy) or numbers
+    (variance). A split leaves min_samples_leaf rows on each side, and takes
+    min_impurity_decrease off the mean impurity."""
+    brakes = max_depth, min_samples_leaf, min_impurity_decrease
+    X, targets, limits = check_fit(X, y, criterion, *brakes)
     return grow(*sort_columns(X), targets, criterion, limits, np.ones(len(X)))[0][0]
 
 def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, seed=0, **options):
-    """The library version: variance is called `squared_error`, and options may be ccp_alpha (our
-    alpha) or min_impurity_decrease. It stores X as float32, and takes values closer than 1e-7 as
-    equal. Where two splits gain the same it picks at random: two of its own trees can differ. So
-    the tests ask at each of its nodes whether its split is as good as the best that we find."""
+    """The library version. It calls variance `squared_error`, our alpha `ccp_alpha`; stores X as
+    float32, and takes values closer than 1e-7 as equal. Between splits of equal gain it picks at
+    random: the tests ask, node by node, if its split is as good as the best that we find."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
     kind = DecisionTreeRegressor if criterion == "variance" else DecisionTreeClassifier
     options |= dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=seed)
@@ -353,53 +346,33 @@ def demo_classification_tree(plot=False):
         lines.append(("classification tree", f"shares of classes, {how}", shares, theirs))
     return beside(*lines)
 # Try: max_depth=4. Which islands are left, and would another sample have the same?
-
-# %% [markdown]
-"""
-## Regression tree
-For numbers a leaf answers with the mean of its rows, and impurity is their variance:
-
-    I(t) = 1/W Σᵢ wᵢ (yᵢ - mean(t))²                                               (5)
-The grower, the gain (3) and its short form (4) stay as they are. Where (4) comes from: with their
-own means in place of the parent's, the two sides' sums of squares fall by S²/W_L and S²/W_R. If
-the children are measured around the parent's mean, a common mistake, no split gains anything.
-
-The fit is a staircase and never leaves the range of y: a tree cannot extend a trend. And it is
-unstable: drop a few rows, and the first question may change, and with it all those below. The
-library version is `sklearn_tree` again. With continuous y and 10 rows per leaf, ties do not
-happen, and both trees are equal node for node.
-"""
-# %%
 def demo_regression_tree(plot=False):
-    """One noisy wave: the staircase, and the library's tree node for node."""
-    rng = np.random.default_rng(1)
+    """One noisy wave and its staircase. With 10 rows per leaf and continuous y, nothing ties."""
+    rng, grid = np.random.default_rng(1), np.linspace(0.1, 5.9, 15)
     X = rng.uniform(0, 6, size=(240, 1)).astype(np.float32).astype(float)
     y = np.sin(X[:, 0]) + 0.2 * rng.normal(size=240)
     root, library = fit_tree(X, y, "variance", None, 10), sklearn_tree(X, y, "variance", None, 10)
-    grid = np.linspace(0.1, 5.9, 15)
     print("\n== How does a staircase follow a wave? ==\n")
     for x, step in zip(grid, predict_tree(root, grid[:, None])):
         print(f"  x = {x:.1f}  {step:5.2f}  " + " " * round(15 + 12 * step) + "#")
     cuts = sorted(t.threshold for t in list_nodes(root) if t.left is not None)
     theirs = np.sort(library.tree_.threshold[library.tree_.children_left >= 0])
-    stairs = predict_tree(root, X), library.predict(X)
     return beside(("regression tree", f"{len(cuts)} thresholds", cuts, theirs),
-                  ("regression tree", "the stairs", *stairs))
+                  ("regression tree", "the stairs", predict_tree(root, X), library.predict(X)))
 # Try: predict at x = 20. Before you do: which stair will answer?
-
 # %% [markdown]
 """
 ## Pruning
 When should a tree stop? Stopping early is short-sighted: on XOR the first split gains nothing.
 Better grow it fully, then cut back what does not pay. Put a price α on every leaf:
 
-    R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (6)
+    R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (5)
 For every α some smallest subtree minimises R, and as α rises, branches only fall off (Breiman and
 others, 1984, chapter 3). Seen from a node t, the least cost of the branch below it is a chain of
 straight lines in α: the slope is the number of leaves left, and it bends where a branch falls
 off. As a leaf, t would cost r(t) + α. Where both are equal, t falls:
 
-    α(t) = (r(t) - cost) / (leaves - 1)                                            (7)
+    α(t) = (r(t) - cost) / (leaves - 1)                                            (6)
 with cost (at α = 0) and leaves of the line that holds there. Go up from the leaves and keep the
 bends of every branch in a heap. A bend above α(t) never happens, as t falls before it: pop it.
 Each node is pushed once, and the smaller heap is poured into the larger: n log² n steps at most,
@@ -407,7 +380,7 @@ even for one long chain. Choose α on new rows: by the training rows, no pruning
 """
 # %%
 def collapse_alphas(root):
-    """Equation (7) for each of list_nodes(root), and the root's bends: (α, leaves lost)."""
+    """Equation (6) for each of list_nodes(root), and the root's bends: (α, leaves lost)."""
     nodes, heaps, alphas = list_nodes(root), {}, []
     for t in reversed(nodes):
         bends, alpha = [], math.inf
@@ -430,16 +403,13 @@ def collapse_alphas(root):
 def pruning_path(root):
     """The prices at which the pruned tree changes, from 0 up, and its leaves from there on."""
     nodes, _, bends = collapse_alphas(root)
-    alphas, leaves = [0.0], [(len(nodes) + 1) // 2]
-    for alpha, lost in bends:
-        if alpha - alphas[-1] > 1e-12 * root.impurity:  # closer ones are ties, up to rounding
-            alphas.append(alpha)
-            leaves.append(leaves[-1])
-        leaves[-1] -= lost
-    return np.array(alphas), np.array(leaves)
+    prices, lost = np.array(bends).reshape(-1, 2).T
+    new = np.flatnonzero(np.diff(prices, prepend=0) > 1e-12 * root.impurity)  # else it is a tie
+    leaves = (len(nodes) + 1) // 2 - np.append(0, np.cumsum(lost)).astype(int)
+    return np.append(0, prices[new]), leaves[np.append(new, len(prices))]
 
 def prune_tree(root, alpha):
-    """The smallest subtree that minimises equation (6): a copy, root stays as it is."""
+    """The smallest subtree that minimises equation (5): a copy, root stays as it is."""
     check_number("alpha", alpha, least=0)
     nodes, falls_at, _ = collapse_alphas(root)
     copies = {}
@@ -450,45 +420,39 @@ def prune_tree(root, alpha):
             copies[id(t)] = replace(t, left=copies[id(t.left)], right=copies[id(t.right)])
     return copies[id(root)]
 
-def sklearn_pruning_path(model, X, y):
-    """The library version: its prices, each once, from 0 up. It removes one branch at a time, so
-    that equal prices repeat; with ccp_alpha = 0 it prunes nothing, not even gains of 0."""
-    alphas = np.maximum(model.cost_complexity_pruning_path(X, y).ccp_alphas, 0)
-    return alphas[np.append(True, np.diff(alphas) > 1e-12 * model.tree_.impurity[0])]
-
 def demo_pruning(plot=False):
-    """What a price per leaf does to the error on new rows, and the library's list of prices."""
+    """What a price per leaf does to the error on new rows. The library removes one branch at a
+    time, so in its list equal prices repeat; and with ccp_alpha = 0 it prunes nothing at all."""
     (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 400) for seed in (3, 4))
     root, model = fit_tree(X, y, "variance", None, 10), sklearn_tree(X, y, "variance", None, 10)
     alphas, leaves = pruning_path(root)
-    print("\n== Which leaves are worth their price? (mean squared errors) ==\n")
-    print("   alpha   leaves  training rows  new rows")
+    print("\n== Which leaves are worth their price? (mean squared errors) ==\n\n"
+          "   alpha   leaves  training rows  new rows")
     for alpha, count in list(zip(alphas, leaves))[::4]:
         old, new = (predict_tree(prune_tree(root, alpha), A) for A in (X, new_X))
         print(f"  {alpha:7.4f}  {count:5}  {mse(y, old):12.2f}  {mse(new_y, new):9.2f}")
-    middle, path = float(alphas[-9:-7].mean()), sklearn_pruning_path(model, X, y)
+    middle = float(alphas[-9:-7].mean())
+    path = np.unique(model.cost_complexity_pruning_path(X, y).ccp_alphas.round(12))
     theirs = sklearn_tree(X, y, "variance", None, 10, ccp_alpha=middle).predict(new_X)
     return beside(("pruning", f"{len(alphas)} prices", alphas, path),
                   ("pruning", "new rows", predict_tree(prune_tree(root, middle), new_X), theirs))
 # Try: grow the tree with min_samples_leaf=1. Where is the best price then?
-
 # %% [markdown]
 """
 ## Random forest
 A full tree is right on average and wrong in detail: another sample gives another tree. Averages
-cancel such noise if the trees err differently. For B trees with errors of variance σ² (sigma
+cancel such noise if the trees err differently. If B trees have errors of variance σ² (sigma
 squared) and correlation ρ (rho),
 
-    variance of their average = ρ σ² + (1 - ρ) σ² / B                              (8)
+    variance of their average = ρ σ² + (1 - ρ) σ² / B                              (7)
 More trees shrink the second term; only trees that differ shrink the first. Two tricks do it.
 Bootstrap: each tree sees n rows drawn with replacement. A row drawn three times is not copied: it
-gets weight 3 in (2) to (5), and counts as one row in min_samples_leaf. Random features: at every
+gets weight 3 in (2) to (4), and counts as one row in min_samples_leaf. Random features: at every
 split (not once per tree) only some may be asked, often √d, so that no feature opens every tree.
 
 A tree leaves out (1 - 1/n)ⁿ ≈ 37% of the rows. Predict each row with just the trees that never
 saw it, and you get an honest score without a test set: out of bag. Scores on rows that the trees
-did see prove nothing, as full trees remember them. And like its trees, a forest, whose answer is
-their mean, cannot extend a trend.
+did see prove nothing, as full trees remember them. And no forest can extend a trend either.
 """
 # %%
 Forest = namedtuple("Forest", "trees counts")  # roots; how often each drew each row (trees, n)
@@ -557,47 +521,51 @@ def demo_forest(plot=False):
     same = predict_forest(fit_forest(*data, 20, None, None, 10, counts=counts), X[test])
     return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
                   ("forest", "same bootstrap, new rows", same, model.predict(X[test])))
-# Try: max_features=None in the first forest. By equation (8), what do you expect?
-
+# Try: max_features=None in the first forest. By equation (7), what do you expect?
 # %% [markdown]
 """
 ## Gradient boosting
 A forest averages deep trees that know nothing of each other. Boosting adds up shallow ones, each
 grown on what those before it still get wrong. Start with the best constant F, then repeat:
 
-    g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree       (9)
+    g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree       (8)
 This is gradient descent with a tree as the step, and a tree also answers for rows it has not
 seen. Two losses, with their first two derivatives, where p = 1 / (1 + exp(-F)):
 
-    squared    1/2 (y - F)²                   g = F - y        h = 1               (10)
-    log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (11)
+    squared    1/2 (y - F)²                   g = F - y        h = 1               (9)
+    log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (10)
 So F is the mean of y at first, or the log of its odds. The start is part of every prediction:
 forget it, and all are off by the mean. For the log loss the mean of -g is not the best step, so
 each leaf takes a Newton step instead (for the squared error that is the mean again):
 
-    leaf value = -Σ g / Σ h                                                        (12)
+    leaf value = -Σ g / Σ h                                                        (11)
 A small η needs more trees and does better on new rows. Unlike a forest, boosting overfits with
 more trees: watch the error on held-out rows and stop where it is least.
 """
 # %%
-# F = start + lr · (sum of the trees); missing tells whether X may hold nan
-Boosting = namedtuple("Boosting", "loss start lr trees missing")
+Boosting = namedtuple("Boosting", "loss start lr trees missing")  # missing: may X hold nan?
 
 def mean_of(loss, F):
     """F itself, or for the log loss p = 1 / (1 + exp(-F)), written so that nothing overflows."""
     return F if loss == "squared" else np.exp(-np.logaddexp(0, -F))
 
 def boost(X, y, loss, steps, lr, l2, missing, grow_one):
-    """Equation (9). grow_one(g, h) returns a tree's nodes, and the index of each row's leaf."""
-    mean = y.mean()
-    start, trees = float(mean if loss == "squared" else np.log(mean / (1 - mean))), []
+    """Equation (8). grow_one(g, h) returns a tree's nodes, and the index of each row's leaf."""
+    if loss not in ("squared", "log"):
+        raise ValueError(f"loss must be squared or log, not {loss!r}")
+    check_number("steps", steps, least=1, integer=True)
+    check_number("lr", lr, above=0)
+    if loss == "log":
+        check_labels(y[:, None], y, classes=2)
+    mean, trees = y.mean(), []
+    start = float(mean if loss == "squared" else np.log(mean / (1 - mean)))
     F = np.full(len(y), start)
     for _ in range(steps):
         p = mean_of(loss, F)
-        g, h = p - y, np.ones(len(y)) if loss == "squared" else p * (1 - p)  # (10) and (11)
+        g, h = p - y, np.ones(len(y)) if loss == "squared" else p * (1 - p)  # (9) and (10)
         nodes, leaf = grow_one(g, h)
         G, H = (np.bincount(leaf, v, minlength=len(nodes)) for v in (g, h))
-        value = np.divide(-G, H + l2, out=np.zeros(len(G)), where=H > 1e-150)  # (12) and (14)
+        value = np.divide(-G, H + l2, out=np.zeros(len(G)), where=H > 1e-150)  # (11) and (13)
         F += lr * value[leaf]
         for t, v in zip(nodes, value.tolist()):
             t.value = v
@@ -605,25 +573,12 @@ def boost(X, y, loss, steps, lr, l2, missing, grow_one):
         trees.append(nodes[0])
     return Boosting(loss, start, lr, trees, missing)
 
-def check_boosting(X, y, loss, steps, lr, max_depth, min_samples_leaf, missing):
-    """X and y as floats, and the limits of growth. For the log loss y must hold 0 and 1."""
-    if loss not in ("squared", "log"):
-        raise ValueError(f"loss must be squared or log, not {loss!r}")
-    check_number("steps", steps, least=1, integer=True)
-    check_number("lr", lr, above=0)
-    X = check_array("X", X, ndim=2, allow_nan=missing)
-    known = np.nan_to_num(X) if missing else X
-    if loss == "log":
-        check_labels(known, y, classes=2)
-    _, targets, limits = check_fit(known, y, "variance", max_depth, min_samples_leaf)
-    return X, targets[0], limits
-
 def fit_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
     """Gradient boosting (Friedman, 2001). loss is "squared", or "log" for labels 0 and 1."""
-    X, y, limits = check_boosting(X, y, loss, steps, lr, max_depth, min_samples_leaf, False)
+    X, targets, limits = check_fit(X, y, "variance", max_depth, min_samples_leaf)
     columns, w = sort_columns(X), np.ones(len(X))  # sorted once for all trees: only g changes
-    return boost(X, y, loss, steps, lr, 0.0, False,
-                 lambda g, h: grow(*columns, -g[None], "variance", limits, w))  # fmt: skip
+    return boost(X, targets[0], loss, steps, lr, 0.0, False,
+                 lambda g, h: grow(*columns, -g[None], "variance", limits, w))
 
 def staged_scores(model, X):
     """F after 0, 1, 2, ... trees: yields (n,) each time."""
@@ -646,11 +601,6 @@ def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_s
     options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=0)
     return kind(n_estimators=steps, learning_rate=lr, **options).fit(X, y)
 
-def sklearn_stages(model, X):
-    """The library's F after 1, 2, ... trees: (steps, n)."""
-    stages = getattr(model, "staged_decision_function", None) or model.staged_predict
-    return np.array([np.ravel(F) for F in stages(X)])
-
 def friedman_data(rng, n):
     """Friedman's (1991) function of five features, noise of variance 1, and five idle features."""
     X = rng.uniform(size=(n, 10)).astype(np.float32).astype(float)
@@ -668,34 +618,33 @@ def demo_boosting(plot=False):
         options = (loss, steps, 0.2, depth, 20)
         stages = np.array(list(staged_scores(fit_boosting(X, target, *options), new_X)))
         if loss == "squared":
-            errors = [mse(new_y, stages[s]) for s in (0, 1, 10, 40, 80)]
-            print(f"  depth {depth} " + "".join(f"{error:8.2f}" for error in errors))
-        theirs = sklearn_stages(sklearn_boosting(X, target, *options), new_X)
+            errors = [f"{mse(new_y, stages[s]):8.2f}" for s in (0, 1, 10, 40, 80)]
+            print(f"  depth {depth} " + "".join(errors))
+        model = sklearn_boosting(X, target, *options)
+        staged = model.staged_predict if loss == "squared" else model.staged_decision_function
+        theirs = np.array(list(staged(new_X))).reshape(steps, -1)
         lines.append(("boosting", f"{steps} stages, {loss}, depth {depth}", stages[1:], theirs))
     return beside(*lines)
 # Try: lr=1.0. Which of the two depths suffers more, and why?
-
 # %% [markdown]
 """
 ## Second-order boosting
 Gradient boosting grows a tree by g alone, and mends its leaves afterwards. XGBoost (Chen and
-Guestrin, 2016) grows it by both derivatives. Expand the loss to second order around F, and put
-a price on large leaf values v:
+Guestrin, 2016) grows it by both derivatives: expand the loss to second order around F, and put a
+price on large leaf values v:
 
-    J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                   (13)
+    J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                   (12)
 A leaf with sums G and H is a parabola in v. Its lowest point, what that takes off J, and so
 (twice) the gain of a split, in every node and not at the root alone:
 
-    v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (14)
-    gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (15)
+    v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (13)
+    gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (14)
 Bins: try 255 thresholds per feature at most, at quantiles. Then a node is summed up by its
 histogram of G, H and counts per bin, and only the smaller of two children needs counting: the
 other is the parent's histogram minus that one. Missing values have a bin of their own. Each split
-tries them on both sides, and keeps the better: a learned direction. A feature without gaps in
-training sends later gaps to the majority.
-
-λ adds to H, not to the number of rows: with the log loss, sure leaves have a small H and shrink
-the most. A split needs a gain above 0, and so XOR defeats it.
+tries them on both sides and keeps the better: a learned direction. A feature without gaps in
+training sends later gaps to the majority. λ adds to H, not to the number of rows: with the log
+loss, sure leaves have a small H and shrink the most. As a split must gain, XOR defeats it.
 """
 # %%
 def find_bins(X, bins):
@@ -719,11 +668,11 @@ def histograms(binned, rows, node, q, bins, g, h):
     return sums.reshape(3, len(binned), q, bins + 1)
 
 def falls(G, H, l2):
-    """Equation (14), twice what a leaf takes off J."""
+    """Equation (13), twice what a leaf takes off J."""
     return G * (G / np.maximum(H + l2 + 1e-15, 1e-15))
 
 def best_bins(sums, gaps, l2, min_samples_leaf, min_hessian):
-    """Equation (15) at every bin: gain, feature, last bin on the left, does nan go left; (q,).
+    """Equation (14) at every bin: gain, feature, last bin on the left, does nan go left; (q,).
     gaps (d,) tells which features have missing values, in the last bin of sums (3, d, q, B)."""
     total, left, gains = sums.sum(axis=-1, keepdims=True), np.cumsum(sums[..., :-1], axis=-1), []
     for left in [left, (left + sums[..., -1:])[..., ::-1]][: 1 + gaps.any()]:  # nan right, left
@@ -755,10 +704,8 @@ def grow_newton(binned, thresholds, gaps, bins, g, h, max_depth, l2, min_samples
         sizes = np.bincount(child, minlength=2 * s)
         larger_left = sizes[:s] > sizes[s:]
         level = [Node(0.0, size) for size in sizes.tolist()]
-        values = [np.append(thresholds[j], np.inf)[c] for j, c in zip(feature, cut)]
-        link(parents, feature, values, level)
-        for t, to_left in zip(parents, np.where(gaps[feature], nan_left, larger_left).tolist()):
-            t.missing_left = to_left
+        values = np.array([np.append(thresholds[j], np.inf)[c] for j, c in zip(feature, cut)])
+        link(parents, feature, values, np.where(gaps[feature], nan_left, larger_left), level)
         leaf[rows] = len(nodes) + child
         nodes += level
         if s == 0 or depth == max_depth - 1:
@@ -779,16 +726,15 @@ def fit_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2
     check_number("bins", bins, least=2, most=255, integer=True)
     check_number("l2", l2, least=0)
     check_number("min_hessian", min_hessian, least=0)
-    X, y, _ = check_boosting(X, y, loss, steps, lr, max_depth, min_samples_leaf, True)
+    X = check_array("X", X, ndim=2, allow_nan=True)
+    _, (y,), _ = check_fit(np.nan_to_num(X), y, "variance", max_depth, min_samples_leaf)
     thresholds, gaps = find_bins(X, bins), np.isnan(X).any(axis=0)
     binned = np.array([np.searchsorted(cuts, x) for cuts, x in zip(thresholds, X.T)])
     binned = np.where(np.isnan(X.T), bins, binned).astype(np.uint8)  # (d, n)
     limits = max_depth, l2, min_samples_leaf, min_hessian
-
     def grow_one(g, h):  # sums of float32 numbers are exact in float64: equal gains stay equal
         g, h = np.float32(g), None if loss == "squared" else np.float32(h)
         return grow_newton(binned, thresholds, gaps, bins, g, h, *limits)
-
     return boost(X, y, loss, steps, lr, l2, True, grow_one)
 
 def sklearn_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0,
@@ -818,20 +764,18 @@ def demo_newton_boosting(plot=False):
         lines.append(("newton boosting", f"20 trees, {loss}", F / spread, theirs / spread))
     return beside(*lines)
 # Try: let x[3] be missing at random. Where do its gaps go then?
-
 # %% [markdown]
 """
 ## Categorical features
 Trees ask "at most t?", but what is the order of red, green and blue? Three ways to numbers:
 
 - One-hot: a 0/1 column per category. Honest, and too wide for 10,000 categories.
-- Ordinal: the position in the alphabet. One column, but a tree needs many questions to pick
-  categories out of an order that means nothing. An unknown category becomes -1.
+- Ordinal: the position in the alphabet, an order that means nothing. An unknown one becomes -1.
 - Target encoding: the mean of y in the category, pulled towards the mean of all, as if m more
   rows of category c, of which there are n_c, had an average y. Unknown ones get mean(y).
 
-      code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (16)
-The leak: in (16) each row's own y is a part of its code. A category of one row, with m = 0, has y
+      code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (15)
+The leak: in (15) each row's own y is a part of its code. A category of one row, with m = 0, has y
 itself for a code, and a tree reads off the answers. Pure noise then looks like a good model until
 new rows come. The cure: encode each row by the means of other folds, out of fold.
 """
@@ -839,8 +783,8 @@ new rows come. The cure: encode each row by the means of other folds, out of fol
 def check_column(column):
     """A column (n,) of text or of finite numbers."""
     text = np.asarray(column)
-    text_is_fine = text.dtype.kind == "U" and text.ndim == 1 and text.size > 0
-    return text if text_is_fine else check_array("column", column, ndim=1)
+    is_text = text.dtype.kind == "U" and text.ndim == 1 and text.size > 0
+    return text if is_text else check_array("column", column, ndim=1)
 
 def encode_ordinal(column, categories):
     """The position of each value in the sorted categories (k,), or -1 if it is not there: (n,)."""
@@ -850,11 +794,10 @@ def encode_ordinal(column, categories):
 
 def encode_one_hot(column, categories):
     """A 0/1 column per category (n, k); a value that is not there gets a row of zeros."""
-    at = encode_ordinal(column, categories)
-    return (at[:, None] == np.arange(len(categories))).astype(float)
+    return (encode_ordinal(column, categories)[:, None] == np.arange(len(categories))).astype(float)
 
 def fit_target_encoding(column, y, m=1.0):
-    """Equation (16): the categories (k,), their codes (k,), and the code of all others."""
+    """Equation (15): the categories (k,), their codes (k,), and the code of all others."""
     column = check_column(column)
     _, y = check_Xy(np.zeros((len(column), 1)), y)
     check_number("m", m, least=0)
@@ -886,7 +829,7 @@ def sklearn_encoders(column, y, folds, m=1.0):
 
 def demo_categories(plot=False):
     """Pure noise, 200 categories: how good does a feature look that knows nothing?"""
-    rng = np.random.default_rng(6)
+    rng = np.random.default_rng(5)
     column, y = np.array([f"c{i % 200:03}" for i in rng.permutation(600)]), rng.permutation(600) % 2
     new, new_y, folds = np.append(column[1:], "?"), rng.permutation(600) % 2, k_fold(600, 5, rng)
     encoding, safe = fit_target_encoding(column, y), encode_out_of_fold(column, y, folds)
@@ -901,19 +844,18 @@ def demo_categories(plot=False):
                   ("target encoding", "target", code, target.transform(X)[:, 0]),
                   ("target encoding", "target, out of fold", safe, out_of_fold))
 # Try: give each category 30 rows instead of 3. How large is the leak then?
-
 # %% [markdown]
 """
 ## Importance
 Which features does a model use? A tree can be asked directly: credit the gain (3) of every split
 to its feature, and share out 100% per tree. A forest takes the mean over its trees.
 
-    impurity importance(j) = Σ gain of splits on j / Σ gain of all splits          (17)
-It costs nothing, but it is measured on training rows. A useless feature of many distinct values
-offers many thresholds, one of them fits the noise by chance, and it gets credit. A better question,
-to any model: how much worse does it do on held-out rows if this column is shuffled?
+    impurity importance(j) = Σ gain of splits on j / Σ gain of all splits          (16)
+But this is measured on training rows. A useless feature of many distinct values offers many
+thresholds, and one of them fits the noise by chance. A better question, to any model: how much
+worse does it do on held-out rows if this column is shuffled?
 
-    permutation importance(j) = score - score with column j shuffled               (18)
+    permutation importance(j) = score - score with column j shuffled               (17)
 What people get wrong: it tells what this model uses, not what the world depends on. Two equal
 columns stand in for each other, and both may look unimportant.
 """
@@ -923,31 +865,26 @@ def gain_at(t):
     return t.n * t.impurity - t.left.n * t.left.impurity - t.right.n * t.right.impurity
 
 def impurity_importance(trees):
-    """Equation (17), the mean over a list of roots: (d,). A tree without questions has no say."""
+    """Equation (16), the mean over a list of roots: (d,). A tree without questions has no say."""
     shares = np.zeros(trees[0].d)
     for root in trees:
-        asks = [t for t in list_nodes(root) if t.left is not None]
-        gains = np.zeros(root.d)
+        asks, gains = [t for t in list_nodes(root) if t.left is not None], np.zeros(root.d)
         np.add.at(gains, [t.feature for t in asks], [gain_at(t) for t in asks])
         shares += gains / (gains.sum() or 1)
     return shares / (shares.sum() or 1)
 
 def permutation_importance(predict, X, y, score, permutations):
-    """Equation (18) for each of the permutations of the rows (repeats, n): (d, repeats)."""
-    X, y = check_Xy(X, y)
-    whole, drops = score(y, predict(X)), np.empty((X.shape[1], len(permutations)))
-    for j in range(X.shape[1]):
-        for i, order in enumerate(permutations):
-            shuffled = X.copy()
-            shuffled[:, j] = X[order, j]
-            drops[j, i] = whole - score(y, predict(shuffled))
-    return drops
+    """Equation (17) for each of the permutations of the rows (repeats, n): (d, repeats)."""
+    (X, y), each = check_Xy(X, y), np.arange(np.shape(X)[1])
+    whole = score(y, predict(X))
+    return np.array([[whole - score(y, predict(np.where(each == j, X[order], X)))
+                      for order in permutations] for j in each])
 
 def sklearn_permutations(n, repeats, seed=0):
     """The library version: what its `permutation_importance` draws, (repeats, n). Each column starts
     from the same random state, and is shuffled again and again, by a list that is shuffled too."""
     rng = np.random.RandomState(np.random.RandomState(seed).randint(np.iinfo(np.int32).max + 1))
-    shuffle, orders = np.arange(n), [np.arange(n)]
+    orders, shuffle = [np.arange(n)], np.arange(n)
     for _ in range(repeats):
         rng.shuffle(shuffle)
         orders.append(orders[-1][shuffle])
@@ -968,12 +905,11 @@ def demo_importance(plot=False):
     return beside(("impurity importance", "impurity", shares, model.feature_importances_),
                   ("permutation importance", "permutation", drops, theirs))
 # Try: add a copy of x[3] as a column. What happens to the importance of both?
-
 # %%
 if __name__ == "__main__":
-    run_chapter("One question at a time: trees, forests, boosting, and scikit-learn's beside.", [
+    run_chapter("One question at a time: trees, forests and boosting, and scikit-learn's beside.", [
         demo_by_hand, demo_classification_tree, demo_regression_tree, demo_pruning, demo_forest,
-        demo_boosting, demo_newton_boosting, demo_categories, demo_importance])  # fmt: skip
+        demo_boosting, demo_newton_boosting, demo_categories, demo_importance])
 
 # /// script
 # requires-python = ">=3.11"
