@@ -10,10 +10,8 @@ tree_models.py forest` runs one part, without a name all of them; `pytest` check
     X, y       features (n, d), one example per row; numbers to predict, or labels 0..k-1 (n,)
     t          a node of a tree, `Node`; tL and tR are its children; I(t) is its impurity
     w, W       weight of a row (n,), 1 unless said otherwise; weight of all rows in a node
-    α          alpha, the price of a leaf when a tree is pruned
-    F          what boosting has predicted so far (n,)
-    g, h       first and second derivative of the loss by F, each (n,); G, H their sums in a node
-    η, λ       eta and lambda: step size `lr` and penalty `l2`
+    α, η, λ    alpha, eta, lambda: the price of a leaf, step size `lr` and penalty `l2`
+    F, g, h    what boosting predicts so far, first and second derivative of the loss by it (n,)
 """
 # %%
 import heapq
@@ -38,8 +36,7 @@ ALLOWED = {
     "newton boosting": (1e-6, "of the spread of y: the library keeps g and h in float32"),
     "encoders": (0, "codes are equal or not"),
     "target encoding": (1e-10, "the same means, summed in another order"),
-    "impurity importance": (1e-10, "sums of the same decreases in another order"),
-    "permutation importance": (1e-10, "the same rows, shuffled in the same way"),
+    "importance": (1e-10, "sums in another order; the same rows, shuffled in the same way"),
 }
 
 def beside(*lines):
@@ -49,14 +46,14 @@ def beside(*lines):
 # %% [markdown]
 """
 ## A tree by hand
-Before any algorithm grows a tree, we write one. An inner node holds a question, a leaf an
-answer. An example walks down from the root:
+Before any algorithm grows a tree, we write one. Inner nodes hold questions, leaves hold answers,
+and an example walks down from the root:
 
     left if x[feature] ≤ threshold, else right                                     (1)
-Two questions about their petals tell three kinds of iris apart: 144 of 150 are right. Trees need
-no scaling, as (1) sees only the order of a feature's values. What people get wrong is the border:
-≤ goes left. The code never calls itself, as a tree can be thousands of levels deep and Python
-allows about 1000 nested calls: all rows walk together, one level per step.
+Two questions about petals tell three kinds of iris apart: 144 of 150 are right. Trees need no
+scaling, as (1) sees only the order of a feature's values. What people get wrong is the border: ≤
+goes left. The code never calls itself, as trees can be thousands of levels deep and Python allows
+about 1000 nested calls: all rows walk together, one level per step.
 """
 # %%
 @dataclass(slots=True, eq=False, repr=False)
@@ -82,8 +79,9 @@ def list_nodes(root):
 
 def find_leaves(nodes, X, missing=False):
     """Equation (1) until every row is in a leaf: its index in `nodes`, (n,)."""
-    fields = [(t.left is not None, t.feature or 0, t.threshold or 0.0, t.missing_left) for t in nodes]
-    asks, feature, threshold, missing_left = map(np.array, zip(*fields))
+    asks = np.array([t.left is not None for t in nodes])
+    fields = [(t.feature or 0, t.threshold or 0.0, t.missing_left) for t in nodes]
+    feature, threshold, missing_left = map(np.array, zip(*fields))
     d = nodes[0].d or max(X.shape[1], feature.max() + 1)
     if X.shape[1] != d:
         raise ValueError(f"X must have {d} feature(s), as the tree has, not {X.shape[1]}")
@@ -144,8 +142,8 @@ def demo_by_hand(plot=False):
 # %% [markdown]
 """
 ## Classification and regression trees
-The best question is the one whose two answers are least mixed. Measures of how mixed a node is,
-from the share pₖ of each class, or for numbers from their distance to the node's mean:
+The best question has the least mixed answers. Measures of how mixed a node is, from the share pₖ
+of each class, or for numbers from their distance to the node's mean:
 
     gini   I(t) = Σₖ pₖ (1 - pₖ)              entropy   I(t) = -Σₖ pₖ log₂ pₖ
     variance   I(t) = 1/W Σᵢ wᵢ (yᵢ - mean(t))²                                    (2)
@@ -156,14 +154,14 @@ S²/W_L and S²/W_R off the two sides' sums of squares (the parent's mean would 
 
     gain = Σ_columns S² W / (W_L W_R)                                              (4)
 One running sum over the sorted rows scores every threshold of a feature. So sort each feature
-once. Keep a level's rows grouped by node and sorted inside it, score all nodes together, then
+once, keep a level's rows grouped by node and sorted inside it, and score all nodes together. Then
 filter: the rows that go left, and those that go right, are still sorted. A level costs d n steps.
 
 The search is greedy. On XOR (label 1 where two signs differ) no first question gains anything,
 yet two questions solve it: so a gain of 0 is allowed. A node is a leaf if it is pure, too deep or
 too small, or if its rows agree in every feature. A full tree knows its training rows by heart,
 which says nothing about new ones. A mean never leaves the range of y: no tree extends a trend.
-And trees are unstable: drop a few rows, and the first question and all below may change.
+Trees are unstable: drop a few rows, and the first question and all below may change.
 """
 # %%
 def sort_columns(X):
@@ -211,7 +209,7 @@ def random_features(Xt, order, starts, ends, max_features, rng):
     constant = Xt[each, order[:, starts]] == Xt[each, order[:, ends]]  # (d, q)
     return np.argsort(rng.random(constant.shape) + constant, axis=0)[:max_features]
 
-def score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, min_samples_leaf):
+def score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, least):
     """The gain of a split after each position of order (k, m), -inf where none is allowed."""
     n_left = np.arange(len(node)) - starts[node] + 1
     n_right = ends[node] - starts[node] + 1 - n_left
@@ -225,19 +223,17 @@ def score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, 
         sums = [running_sums(column[rows], starts, node) for column in columns]
         gain[block] = gain_of(criterion, sums, W_left, W_right, ends[node])
         gain[block, :-1][x[:, 1:] == x[:, :-1]] = -np.inf  # equal values cannot be parted
-    gain[:, np.minimum(n_left, n_right) < min_samples_leaf] = -np.inf
+    gain[:, np.minimum(n_left, n_right) < least] = -np.inf
     return gain
 
-def best_splits(Xt, order, sizes, columns, w, criterion, min_samples_leaf, max_features, rng):
-    """The best question of each node of a level: gain, feature and threshold, (q,) each.
-    order (d, m) holds the level's rows, grouped by node and sorted inside it."""
+def best_splits(Xt, order, sizes, columns, w, criterion, least, max_features, rng):
+    """The best question of each node, gain, feature and threshold (q,), for sorted rows (d, m)."""
     node, ends, m = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - 1, order.shape[1]
     starts, feature = ends - sizes + 1, np.arange(len(Xt))[:, None]
-    if max_features is not None:
+    if max_features < len(Xt):
         feature = random_features(Xt, order, starts, ends, max_features, rng)[:, node]
         order = order[feature, np.arange(m)]
-    gain = score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion,
-                        min_samples_leaf)  # fmt: skip
+    gain = score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, least)
     top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
     pick, best = top.argmax(axis=0), top.max(axis=0)
     hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
@@ -264,18 +260,17 @@ def link(parents, feature, threshold, missing_left, level):
                                          missing_left.tolist(), level, level[len(parents) :]):
         (t.feature, t.threshold, t.missing_left), t.left, t.right = question, left, right
 
-def grow(Xt, order, targets, criterion, limits, w, max_features=None, rng=None):
+def grow(Xt, order, targets, criterion, limits, w, max_features=math.inf, rng=None):
     """Grow a tree level by level. Returns its nodes, and for each row the index of its leaf (n,).
     limits are max_depth, min_samples_leaf and min_impurity_decrease; w (n,) are row weights."""
     max_depth, min_samples_leaf, least = limits
     columns, side, leaf = np.empty(targets.shape), np.ones(len(w), np.int8), np.zeros(len(w), int)
-    rows, sizes, asked, nodes = order[0], np.array([order.shape[1]]), None, []
+    rows, sizes, asked, nodes = order[0], np.array([order.shape[1]]), [np.zeros(0)] * 4, []
     for depth in range(len(w)):
         value, impurity, W, mixed, terms = describe(targets, w, rows, sizes, criterion)
         value = value[0].tolist() if criterion == "variance" else value.T
         level = list(map(Node, value, W.tolist(), impurity.tolist()))
-        if asked:
-            link(*asked, level)
+        link(*asked, level)
         leaf[rows] = len(nodes) + np.repeat(np.arange(len(level)), sizes)
         nodes += level
         mixed &= (sizes >= 2 * min_samples_leaf) & (max_depth is None or depth < max_depth)
@@ -285,7 +280,8 @@ def grow(Xt, order, targets, criterion, limits, w, max_features=None, rng=None):
         columns[:, rows] = terms
         side[rows] *= np.repeat(mixed, sizes)
         if depth:  # the rows that went left (side 1), then those that went right, still sorted
-            order = np.hstack([order[side[order] == s].reshape(len(Xt), -1) for s in (1, 2)])
+            went = side[order]
+            order = np.hstack([order[went == s].reshape(len(Xt), -1) for s in (1, 2)])
         gain, feature, threshold = best_splits(Xt, order, sizes[mixed], columns, w, criterion,
                                                min_samples_leaf, max_features, rng)  # fmt: skip
         good = (gain > -np.inf) & (np.maximum(gain, 0) >= (least - 1e-15) * nodes[0].n)
@@ -299,8 +295,7 @@ def grow(Xt, order, targets, criterion, limits, w, max_features=None, rng=None):
 
 def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decrease=0.0):
     """X, the targets (c, n): y itself or a 0/1 row per class, and the limits of growth, checked."""
-    if max_depth is not None:
-        check_number("max_depth", max_depth, least=1, integer=True)
+    check_number("max_depth", 1 if max_depth is None else max_depth, least=1, integer=True)
     check_number("min_samples_leaf", min_samples_leaf, least=1, integer=True)
     check_number("min_impurity_decrease", min_impurity_decrease, least=0)
     if criterion not in ("gini", "entropy", "variance"):
@@ -312,8 +307,7 @@ def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decreas
 
 def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0):
     """CART (Breiman and others, 1984): the root of a tree for labels (gini, entropy) or numbers
-    (variance). A split leaves min_samples_leaf rows on each side, and takes
-    min_impurity_decrease off the mean impurity."""
+    (variance). Each split must take min_impurity_decrease off the mean impurity of all rows."""
     brakes = max_depth, min_samples_leaf, min_impurity_decrease
     X, targets, limits = check_fit(X, y, criterion, *brakes)
     return grow(*sort_columns(X), targets, criterion, limits, np.ones(len(X)))[0][0]
@@ -334,8 +328,8 @@ def demo_classification_tree(plot=False):
     grid, root = np.meshgrid(np.linspace(-1.4, 2.4, 58), np.linspace(1.4, -1, 13)), fit_tree(X, y)
     labels = predict_tree(root, np.transpose(grid).reshape(-1, 2)).reshape(58, 13).T
     print("\n== Into which rectangles does a full tree cut two moons? ==\n")
-    print("\n".join("  " + "".join(".#"[label] for label in line) for line in labels))
-    print("\n" + show_tree(root, depth=2))
+    print("\n".join("  " + "".join(".#"[label] for label in line) for line in labels), end="\n\n")
+    print(show_tree(root, depth=2))
     if plot:
         save_plot("tree_models_classification_tree.png", lambda ax: (
             ax.contourf(*grid, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
@@ -345,7 +339,6 @@ def demo_classification_tree(plot=False):
         theirs = sklearn_tree(X, y, how, 2).predict_proba(new)
         lines.append(("classification tree", f"shares of classes, {how}", shares, theirs))
     return beside(*lines)
-# Try: max_depth=4. Which islands are left, and would another sample have the same?
 def demo_regression_tree(plot=False):
     """One noisy wave and its staircase. With 10 rows per leaf and continuous y, nothing ties."""
     rng, grid = np.random.default_rng(1), np.linspace(0.1, 5.9, 15)
@@ -369,14 +362,14 @@ Better grow it fully, then cut back what does not pay. Put a price α on every l
     R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (5)
 For every α some smallest subtree minimises R, and as α rises, branches only fall off (Breiman and
 others, 1984, chapter 3). Seen from a node t, the least cost of the branch below it is a chain of
-straight lines in α: the slope is the number of leaves left, and it bends where a branch falls
-off. As a leaf, t would cost r(t) + α. Where both are equal, t falls:
+straight lines in α: the slope is the number of leaves left, and it bends where a branch falls off.
+As a leaf, t would cost r(t) + α. Where both are equal, t falls:
 
     α(t) = (r(t) - cost) / (leaves - 1)                                            (6)
 with cost (at α = 0) and leaves of the line that holds there. Go up from the leaves and keep the
 bends of every branch in a heap. A bend above α(t) never happens, as t falls before it: pop it.
-Each node is pushed once, and the smaller heap is poured into the larger: n log² n steps at most,
-even for one long chain. Choose α on new rows: by the training rows, no pruning is always best.
+Each node is pushed once, the smaller heap is poured into the larger: n log² n steps, even for one
+long chain. Choose α on new rows: by the training rows, no pruning is always best.
 """
 # %%
 def collapse_alphas(root):
@@ -441,8 +434,7 @@ def demo_pruning(plot=False):
 """
 ## Random forest
 A full tree is right on average and wrong in detail: another sample gives another tree. Averages
-cancel such noise if the trees err differently. If B trees have errors of variance σ² (sigma
-squared) and correlation ρ (rho),
+cancel such noise. If B trees have errors of variance σ² and correlation ρ (sigma, rho),
 
     variance of their average = ρ σ² + (1 - ρ) σ² / B                              (7)
 More trees shrink the second term; only trees that differ shrink the first. Two tricks do it.
@@ -464,9 +456,9 @@ def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth
     X, targets, limits = check_fit(X, y, criterion, max_depth, min_samples_leaf)
     check_number("trees", trees, least=1, integer=True)
     (n, d), rng, grown = X.shape, rng or np.random.default_rng(0), []
-    if max_features is not None:
-        max_features = math.isqrt(d) if max_features == "sqrt" else max_features
-        check_number("max_features", max_features, least=1, most=d, integer=True)
+    max_features = math.isqrt(d) if max_features == "sqrt" else max_features
+    max_features = d if max_features is None else max_features
+    check_number("max_features", max_features, least=1, most=d, integer=True)
     if counts is None:
         counts = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(trees)]
     counts = check_array("counts", counts, ndim=2)
@@ -515,8 +507,7 @@ def demo_forest(plot=False):
         score = r2_score(y[test], predict_forest(Forest(forest.trees[:count], None), X[test]))
         print(f"  {count:5}   {score:6.3f}  " + "#" * round(60 * max(score, 0)))
     rows, values = out_of_bag(forest, X[train])
-    score = r2_score(y[train][rows], values)
-    print(f"\n  out of bag, without any test rows: {score:.3f}")
+    print(f"\n  out of bag, without test rows: {(score := r2_score(y[train][rows], values)):.3f}")
     model, counts = sklearn_forest(*data, 20, None, None, 10)
     same = predict_forest(fit_forest(*data, 20, None, None, 10, counts=counts), X[test])
     return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
@@ -526,7 +517,7 @@ def demo_forest(plot=False):
 """
 ## Gradient boosting
 A forest averages deep trees that know nothing of each other. Boosting adds up shallow ones, each
-grown on what those before it still get wrong. Start with the best constant F, then repeat:
+grown on what those before it still get wrong. Start with the best constant F, and repeat
 
     g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree       (8)
 This is gradient descent with a tree as the step, and a tree also answers for rows it has not
@@ -534,9 +525,8 @@ seen. Two losses, with their first two derivatives, where p = 1 / (1 + exp(-F)):
 
     squared    1/2 (y - F)²                   g = F - y        h = 1               (9)
     log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (10)
-So F is the mean of y at first, or the log of its odds. The start is part of every prediction:
-forget it, and all are off by the mean. For the log loss the mean of -g is not the best step, so
-each leaf takes a Newton step instead (for the squared error that is the mean again):
+F starts at the mean of y, or the log of its odds; forget that start in predictions, and all are
+off by it. Each leaf takes a Newton step (for the squared error this is the mean of -g again):
 
     leaf value = -Σ g / Σ h                                                        (11)
 A small η needs more trees and does better on new rows. Unlike a forest, boosting overfits with
@@ -594,8 +584,8 @@ def predict_boosting(model, X):
     return mean_of(model.loss, F)
 
 def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
-    """The library version: steps is `n_estimators`. It sorts again in each node of each tree, though
-    the order of X never changes; sorting once is why the scratch version is faster."""
+    """The library version: steps is `n_estimators`. It sorts again in every node of every
+    tree, though X never changes; the scratch version sorts once."""
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
     kind = GradientBoostingRegressor if loss == "squared" else GradientBoostingClassifier
     options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=0)
@@ -629,9 +619,8 @@ def demo_boosting(plot=False):
 # %% [markdown]
 """
 ## Second-order boosting
-Gradient boosting grows a tree by g alone, and mends its leaves afterwards. XGBoost (Chen and
-Guestrin, 2016) grows it by both derivatives: expand the loss to second order around F, and put a
-price on large leaf values v:
+Gradient boosting grows trees by g alone and mends their leaves. XGBoost (Chen and Guestrin, 2016)
+grows them by both derivatives: expand the loss to second order around F, and price leaf values v:
 
     J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                   (12)
 A leaf with sums G and H is a parabola in v. Its lowest point, what that takes off J, and so
@@ -667,18 +656,14 @@ def histograms(binned, rows, node, q, bins, g, h):
         H[:] = n if h is None else np.bincount(cell, h, size)
     return sums.reshape(3, len(binned), q, bins + 1)
 
-def falls(G, H, l2):
-    """Equation (13), twice what a leaf takes off J."""
-    return G * (G / np.maximum(H + l2 + 1e-15, 1e-15))
-
 def best_bins(sums, gaps, l2, min_samples_leaf, min_hessian):
     """Equation (14) at every bin: gain, feature, last bin on the left, does nan go left; (q,).
     gaps (d,) tells which features have missing values, in the last bin of sums (3, d, q, B)."""
     total, left, gains = sums.sum(axis=-1, keepdims=True), np.cumsum(sums[..., :-1], axis=-1), []
     for left in [left, (left + sums[..., -1:])[..., ::-1]][: 1 + gaps.any()]:  # nan right, left
         right = total - left
-        gain = falls(*left[:2], l2) - falls(*total[:2], l2) + falls(*right[:2], l2)
-        least = np.minimum(left, right)
+        a, b, c = (G * (G / np.maximum(H + l2 + 1e-15, 1e-15)) for G, H, _ in (left, total, right))
+        gain, least = a - b + c, np.minimum(left, right)
         gain[(least[1] < min_hessian) | (least[2] < min_samples_leaf)] = -np.inf
         gain[~gaps if gains else []] = -np.inf
         gains.append(gain)
@@ -758,7 +743,7 @@ def demo_newton_boosting(plot=False):
         options = (X[train], target[train], loss, 20, 0.1, 4, 2.0)
         ours, model = fit_newton_boosting(*options), sklearn_newton_boosting(*options)
         left = [t.missing_left for root in ours.trees for t in list_nodes(root) if t.feature == 3]
-        print(f"  {loss:8} questions about x[3]: {len(left)}; a gap goes left in {sum(left)} of them")
+        print(f"  {loss:8} {len(left)} questions on x[3]: a gap goes left in {sum(left)} of them")
         theirs = model.predict(X[test]) if loss == "squared" else model.decision_function(X[test])
         (*_, F), spread = staged_scores(ours, X[test]), np.ptp(theirs)
         lines.append(("newton boosting", f"20 trees, {loss}", F / spread, theirs / spread))
@@ -771,13 +756,13 @@ Trees ask "at most t?", but what is the order of red, green and blue? Three ways
 
 - One-hot: a 0/1 column per category. Honest, and too wide for 10,000 categories.
 - Ordinal: the position in the alphabet, an order that means nothing. An unknown one becomes -1.
-- Target encoding: the mean of y in the category, pulled towards the mean of all, as if m more
-  rows of category c, of which there are n_c, had an average y. Unknown ones get mean(y).
+- Target encoding: the mean of y over the n_c rows of category c, pulled towards the mean of all
+  as if m more of its rows had an average y. Unknown ones get mean(y).
 
       code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (15)
 The leak: in (15) each row's own y is a part of its code. A category of one row, with m = 0, has y
-itself for a code, and a tree reads off the answers. Pure noise then looks like a good model until
-new rows come. The cure: encode each row by the means of other folds, out of fold.
+itself for a code, and pure noise looks like a good model until new rows come. The cure: encode
+each row by the means of other folds, out of fold.
 """
 # %%
 def check_column(column):
@@ -806,9 +791,8 @@ def fit_target_encoding(column, y, m=1.0):
 
 def encode_target(column, encoding):
     """The code of each value, (n,)."""
-    categories, codes, mean = encoding
-    at = encode_ordinal(column, categories)
-    return np.where(at < 0, mean, codes[at])
+    at = encode_ordinal(column, encoding[0])
+    return np.where(at < 0, encoding[2], encoding[1][at])
 
 def encode_out_of_fold(column, y, folds, m=1.0):
     """Each row's code from the rows of the other folds, given as pairs (train, test): (n,)."""
@@ -819,8 +803,7 @@ def encode_out_of_fold(column, y, folds, m=1.0):
     return check_array("codes", codes, ndim=1)  # nan is refused: a row that no fold tests
 
 def sklearn_encoders(column, y, folds, m=1.0):
-    """The library version: one-hot, ordinal and target encoders, fitted, and the out-of-fold codes
-    (n,). `fit_transform` of the last one is out of fold, `fit(...).transform(...)` is not."""
+    """The library version, fitted; its out-of-fold codes come from fit_transform, not transform."""
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
     X, target = column[:, None], TargetEncoder(smooth=m, target_type="continuous", cv=folds)
     one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(X)
@@ -838,11 +821,11 @@ def demo_categories(plot=False):
     print(f"  coded with each row's own y  {roc_auc(y, encode_target(column, encoding)):.3f}")
     print(f"  coded out of fold            {roc_auc(y, safe):.3f}")
     print(f"  new rows                     {roc_auc(new_y, code):.3f}")
-    one_hot, ordinal, target, out_of_fold = sklearn_encoders(column, y, folds)
+    one_hot, ordinal, target, theirs = sklearn_encoders(column, y, folds)
     return beside(("encoders", "one-hot", encode_one_hot(new, names), one_hot.transform(X)),
                   ("encoders", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
                   ("target encoding", "target", code, target.transform(X)[:, 0]),
-                  ("target encoding", "target, out of fold", safe, out_of_fold))
+                  ("target encoding", "target, out of fold", safe, theirs))
 # Try: give each category 30 rows instead of 3. How large is the leak then?
 # %% [markdown]
 """
@@ -856,8 +839,8 @@ thresholds, and one of them fits the noise by chance. A better question, to any 
 worse does it do on held-out rows if this column is shuffled?
 
     permutation importance(j) = score - score with column j shuffled               (17)
-What people get wrong: it tells what this model uses, not what the world depends on. Two equal
-columns stand in for each other, and both may look unimportant.
+It tells what this model uses, not what the world depends on: two equal columns stand in for each
+other, and both may look unimportant.
 """
 # %%
 def gain_at(t):
@@ -881,8 +864,8 @@ def permutation_importance(predict, X, y, score, permutations):
                       for order in permutations] for j in each])
 
 def sklearn_permutations(n, repeats, seed=0):
-    """The library version: what its `permutation_importance` draws, (repeats, n). Each column starts
-    from the same random state, and is shuffled again and again, by a list that is shuffled too."""
+    """The library version: what its `permutation_importance` draws, (repeats, n). Each column
+    starts from the same random state, and each repeat shuffles the last one's result again."""
     rng = np.random.RandomState(np.random.RandomState(seed).randint(np.iinfo(np.int32).max + 1))
     orders, shuffle = [np.arange(n)], np.arange(n)
     for _ in range(repeats):
@@ -898,12 +881,12 @@ def demo_importance(plot=False):
     shares, orders = impurity_importance([root]), sklearn_permutations(400, 10)
     drops = permutation_importance(lambda X: predict_tree(root, X), *new, r2_score, orders)
     theirs = sklearn_importance(model, *new, n_repeats=10, random_state=0).importances
-    print("\n== Which features matter, and which measure credits the idle ones? ==\n")
-    print("        impurity  permutation, on new rows")
+    print("\n== Which features matter, and which measure credits the idle ones? ==\n\n"
+          "        impurity  permutation, on new rows")
     for j, (share, drop) in enumerate(zip(shares, drops.mean(axis=1))):
         print(f"  x[{j}] {share:9.3f} {drop:12.3f}" + "   idle" * (j > 4))
-    return beside(("impurity importance", "impurity", shares, model.feature_importances_),
-                  ("permutation importance", "permutation", drops, theirs))
+    return beside(("importance", "impurity", shares, model.feature_importances_),
+                  ("importance", "permutation", drops, theirs))
 # Try: add a copy of x[3] as a column. What happens to the importance of both?
 # %%
 if __name__ == "__main__":

