@@ -17,10 +17,8 @@ import numpy as np
 LARGEST = 1e100  # larger inputs are refused: their squares would overflow
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # cells of a table that hold no value
 
-
 class DidNotConverge(UserWarning):
     """An iterative solver ran out of steps. The message says how far it got."""
-
 
 # --- Data that a reader can check -----------------------------------------------------
 def make_regression(rng, n=100, d=3, noise=1.0):
@@ -28,12 +26,10 @@ def make_regression(rng, n=100, d=3, noise=1.0):
     X, w, b = rng.normal(size=(n, d)), rng.normal(size=d), rng.normal()
     return X, X @ w + b + noise * rng.normal(size=n), w, b
 
-
 def make_blobs(rng, n=150, centers=3, d=2, spread=1.0):
     """n points around `centers` random centers: X (n, d), and the blob of each, y (n,)."""
     middle, y = rng.uniform(-6, 6, size=(centers, d)), np.arange(n) % centers
     return middle[y] + spread * rng.normal(size=(n, d)), y
-
 
 def make_moons(rng, n=200, noise=0.1):
     """Two interleaved half circles, which no straight line separates: X (n, 2), y (n,)."""
@@ -42,12 +38,10 @@ def make_moons(rng, n=200, noise=0.1):
     lower = np.column_stack([1 - np.cos(t), 0.5 - np.sin(t)])
     return np.where(y[:, None] == 0, upper, lower) + noise * rng.normal(size=(n, 2)), y
 
-
 def make_series(rng, n=200, period=12, trend=0.02, noise=0.2):
     """A series (n,): a trend per step, a season of `period` steps and height 1, and noise."""
     t = np.arange(n)
     return trend * t + np.sin(2 * np.pi * t / period) + noise * rng.normal(size=n)
-
 
 # --- Splits ---------------------------------------------------------------------------
 def train_test_split(rng, n, test_size=0.25):
@@ -56,7 +50,6 @@ def train_test_split(rng, n, test_size=0.25):
     check_number("test_size", test_size, above=0, below=1)
     cut, order = min(math.ceil(test_size * n), n - 1), rng.permutation(n)
     return order[cut:], order[:cut]
-
 
 def k_fold(n, k=5, rng=None):
     """k pairs (train, test) of row numbers; each row stands in exactly one test part.
@@ -69,7 +62,6 @@ def k_fold(n, k=5, rng=None):
     parts = [np.sort(part) for part in np.array_split(rows, k)]
     return [(np.setdiff1d(rows, part), part) for part in parts]
 
-
 def stratified_k_fold(y, k=5):
     """k pairs (train, test); every test part has nearly the same share of each class.
 
@@ -79,7 +71,6 @@ def stratified_k_fold(y, k=5):
     fold = np.empty(len(codes), dtype=int)
     fold[np.argsort(codes, kind="stable")] = np.arange(len(codes)) % k
     return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(k)]
-
 
 # --- Input checks: one line to use, one clear sentence when something is wrong --------
 def check_array(name, value, ndim, allow_nan=False):
@@ -110,7 +101,6 @@ def check_array(name, value, ndim, allow_nan=False):
         raise ValueError(f"{name} must hold {wanted}, not {array[at]} (at index {at})")
     return array
 
-
 def check_X(X, features=None):
     """X as a float array (n, d). At prediction, features is the d of the fit."""
     X = check_array("X", X, ndim=2)
@@ -118,14 +108,12 @@ def check_X(X, features=None):
         raise ValueError(f"X must have {features} feature(s), as in the fit, not {X.shape[1]}")
     return X
 
-
 def check_Xy(X, y):
     """X as a float array (n, d) and y as a float array (n,). A column y would broadcast."""
     X, shape = check_X(X), np.shape(y)
     if shape and shape != (len(X),):
         raise ValueError(f"y must have shape ({len(X)},), one value per row of X, not {shape}")
     return X, check_array("y", y, ndim=1)
-
 
 def check_labels(X, y, classes=None):
     """X as a float array (n, d), y as integers 0..k-1, each present: k = classes, or any k > 1."""
@@ -137,7 +125,6 @@ def check_labels(X, y, classes=None):
         hint = "np.unique(y, return_inverse=True)[1] makes such labels"
         raise ValueError(f"y must hold every label from 0 to {k - 1}, not just {few} ({hint})")
     return X, y.astype(int)
-
 
 def check_number(
     name, value, least=-np.inf, above=-np.inf, most=np.inf, below=np.inf, integer=False
@@ -152,7 +139,6 @@ def check_number(
         raise ValueError(f"{name} must be {wanted or 'finite'}, not {value}")
     return value
 
-
 # --- Metrics --------------------------------------------------------------------------
 def same_length(a, b):
     """Both as arrays (n,), n >= 1. Every metric starts here: a column would broadcast."""
@@ -161,12 +147,10 @@ def same_length(a, b):
         raise ValueError(f"a metric needs two arrays of shape (n,), not {a.shape} and {b.shape}")
     return a, b
 
-
 def mse(y, predicted):
     """Mean squared error, the mean of (y - predicted)^2, in squared units of y. 0 is best."""
     y, predicted = same_length(y, predicted)
     return float(np.mean((y - predicted) ** 2))
-
 
 def r2_score(y, predicted):
     """R2 = 1 - squared error / squared error of always answering mean(y). 1 is perfect, 0 is
@@ -175,12 +159,10 @@ def r2_score(y, predicted):
     residual, total = np.sum((y - predicted) ** 2), np.sum((y - y.mean()) ** 2)
     return float(1 - residual / total) if total > 0 else float(residual == 0)
 
-
 def accuracy(y, predicted):
     """Share of labels that are right, 0 to 1."""
     y, predicted = same_length(y, predicted)
     return float(np.mean(y == predicted))
-
 
 def log_loss(y, p):
     """Mean of -log(probability given to the true class): y (n,) labels 0..k-1, p (n, k), or
@@ -191,13 +173,11 @@ def log_loss(y, p):
     eps = np.finfo(float).eps
     return float(-np.mean(np.log(np.clip(p[np.arange(len(y)), y.astype(int)], eps, 1 - eps))))
 
-
 def confusion_matrix(y, predicted):
     """(k, k) counts: row = true class, column = predicted class. The diagonal is right."""
     y, predicted = same_length(y, predicted)
     k = int(max(y.max(), predicted.max())) + 1
     return np.bincount(k * y.astype(int) + predicted.astype(int), minlength=k * k).reshape(k, k)
-
 
 def roc_curve(y, score):
     """False and true positive rate for every threshold: fpr, tpr, thresholds.
@@ -214,13 +194,11 @@ def roc_curve(y, score):
     fp = last + 1 - tp
     return np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]), np.append(np.inf, score[last])
 
-
 def roc_auc(y, score):
     """Area under the ROC curve: the chance that a random positive outscores a random
     negative, ties counting half. 0.5 is guessing, 1 is perfect."""
     fpr, tpr, _ = roc_curve(y, score)
     return float(np.trapezoid(tpr, fpr))
-
 
 # --- Tables ---------------------------------------------------------------------------
 def read_csv(path):
@@ -229,9 +207,11 @@ def read_csv(path):
     A column whose known cells are all numbers becomes floats, nan where a cell is missing;
     any other becomes text, "" where missing. The separator is the one of , ; tab that the
     header holds most of. Raises OSError, or ValueError with one sentence."""
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    separator = max(",;\t", key=lines[0].count) if lines else ","
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if row]
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        separator = max(",;\t", key=file.readline().count)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+        rows = [[cell.strip() for cell in row] for row in reader if row]
     if len(rows) < 2:
         raise ValueError(f"{path} must have a header line and at least one row")
     header, *rows = rows
@@ -249,7 +229,6 @@ def read_csv(path):
             values = cells
         columns[name] = np.array(values)
     return columns
-
 
 def read_table(path, target):
     """The columns beside `target`, y (n,) and its labels, from the rows that have a target.
@@ -271,7 +250,6 @@ def read_table(path, target):
         raise ValueError(f"{target} must have two classes or more, each in at least 8 rows")
     return columns, codes, labels
 
-
 # --- Scratch beside library -----------------------------------------------------------
 class Comparison(NamedTuple):
     """A scratch result beside the library's: the two values where they differ most, how much
@@ -287,6 +265,7 @@ class Comparison(NamedTuple):
 
     @property
     def ok(self):
+        """Whether the gap is within what is allowed."""
         return self.gap <= self.allowed  # false for nan too, so nan fails
 
     def __str__(self):
@@ -294,7 +273,6 @@ class Comparison(NamedTuple):
             f"{self.what} is off by {self.gap:.2g}{self.where}\n    scratch  {self.scratch}\n"
             f"    library  {self.library}\n    allowed  {self.allowed:g}: {self.why}"
         )
-
 
 def compare(what, scratch, library, allowed, why):
     """max|scratch - library| / max(1, max|library|) against `allowed`; `why` is its reason.
@@ -313,7 +291,6 @@ def compare(what, scratch, library, allowed, why):
     where = f" at index {', '.join(map(str, worst))}" if worst else ""
     return Comparison(what, a[worst], b[worst], float(gap[worst]), allowed, why, where)
 
-
 def report(comparisons):
     """Print each comparison as one line of a table. Returns the list."""
     width = max(len(c.what) for c in comparisons)
@@ -325,7 +302,6 @@ def report(comparisons):
         print(line if c.ok else line + "  NOT EQUAL")
     return comparisons
 
-
 # --- Pictures and the command line ----------------------------------------------------
 def save_plot(filename, draw, panels=1, size=(7, 4.5)):
     """Call draw(ax), or draw(ax1, ax2, ...), and save the picture in the current folder."""
@@ -336,17 +312,14 @@ def save_plot(filename, draw, panels=1, size=(7, 4.5)):
     figure.savefig(filename, dpi=120)
     print(f"saved {filename}")
 
-
 def progress(text):
     """A plain line on stderr, for work of over two seconds."""
     print(text, file=sys.stderr, flush=True)
-
 
 def stop(error):
     """One line on stderr and exit code 2: what the reader typed cannot work."""
     progress(f"{Path(sys.argv[0]).name}: {error}")
     sys.exit(2)
-
 
 def run_demos(demos, plot=False):
     """Run each demo(plot) in order and count what held. Exits with 1 if something did not."""
@@ -358,7 +331,6 @@ def run_demos(demos, plot=False):
     print(f"\n{len(comparisons)} comparisons, {held} within tolerance")
     if held < len(comparisons):
         sys.exit(1)
-
 
 def run_chapter(about, demos, on_csv=None, column="target", argv=None):
     """A chapter's command line: demo names (demo_ridge is `ridge`), --plot, and with

@@ -26,6 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import linear_models as lm
 from utils import compare, make_regression
 
 
@@ -92,7 +93,99 @@ def main():
         print(f"geometric mean of {len(ratios)} ratios: {np.exp(np.mean(np.log(ratios))):.2f}")
 
 
+# --- linear_models.py
+
+
+def least_squares(n=100_000):
+    """least squares, 100k x 50"""
+    X, y, _, _ = make_regression(np.random.default_rng(0), n, 50)
+    return Pair(
+        lambda: lm.fit_linear_regression(X, y)[0],
+        lambda: lm.sklearn_linear_regression(X, y).coef_,
+        1e-10,
+    )
+
+
+def ridge(n=100_000):
+    """ridge, 100k x 50"""
+    X, y, _, _ = make_regression(np.random.default_rng(0), n, 50)
+    return Pair(lambda: lm.fit_ridge(X, y, 1.0)[0], lambda: lm.sklearn_ridge(X, y, 1.0).coef_, 1e-10)
+
+
+def lasso(l1, n):
+    """Ten of 100 correlated columns matter."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 100)) + rng.normal(size=(n, 1))
+    y = X[:, :10] @ rng.normal(size=10) + rng.normal(size=n)
+    return Pair(lambda: lm.fit_lasso(X, y, l1)[0], lambda: lm.sklearn_lasso(X, y, l1).coef_, 1e-6)
+
+
+def lasso_01(n=10_000):
+    """lasso, l1 = 0.1, 10k x 100"""
+    return lasso(0.1, n)
+
+
+def lasso_001(n=10_000):
+    """lasso, l1 = 0.01, 10k x 100"""
+    return lasso(0.01, n)
+
+
+def classes(n, d, k):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, d))
+    return X, (X @ rng.normal(size=(d, k)) + 3 * rng.gumbel(size=(n, k))).argmax(axis=1)
+
+
+def logistic(n=20_000):
+    """logistic, Newton, 20k x 30 (newton-cholesky)"""
+    X, y = classes(n, 30, 2)
+    return Pair(lambda: lm.fit_logistic(X, y, 1.0)[0], lambda: lm.sklearn_logistic(X, y, 1.0).coef_[0], 1e-6)
+
+
+def softmax():
+    """softmax, L-BFGS, digits (lbfgs to the same 1e-5)"""
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    model = LogisticRegression(C=10.0, tol=1e-8, max_iter=10_000)
+    return Pair(
+        lambda: lm.predict_softmax(X, *lm.fit_softmax(X, y, 0.1)),
+        lambda: model.fit(X, y).predict_proba(X),
+        1e-5,
+    )
+
+
+def linear_svm(n=20_000):
+    """linear SVM, 20k x 30 (liblinear, dual=False)"""
+    X, y = classes(n, 30, 2)
+    return Pair(lambda: lm.fit_linear_svm(X, y, 1.0)[0], lambda: lm.sklearn_linear_svm(X, y, 1.0).coef_[0], 1e-5)
+
+
+def kernel_svm(C, n):
+    X, y = classes(n, 10, 2)
+    return Pair(
+        lambda: lm.predict_kernel_svm(X, lm.fit_kernel_svm(X, y, C, 0.1, tol=1e-3)),
+        lambda: lm.sklearn_kernel_svm(X, y, C, 0.1, tol=1e-3).decision_function(X),
+        1e-2,  # both stop at tol = 1e-3, the library's default
+    )
+
+
+def kernel_svm_1(n=1000):
+    """kernel SVM, RBF, C = 1, 1000 x 10"""
+    return kernel_svm(1.0, n)
+
+
+def kernel_svm_10(n=1000):
+    """kernel SVM, RBF, C = 10, 1000 x 10"""
+    return kernel_svm(10.0, n)
+
+
 ROWS = {}  # chapter: its rows, in reading order
+ROWS["linear_models"] = [
+    least_squares, ridge, lasso_01, lasso_001, logistic, softmax, linear_svm, kernel_svm_1, kernel_svm_10,
+]  # fmt: skip
 
 if __name__ == "__main__":
     main()
