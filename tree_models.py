@@ -18,6 +18,7 @@ import heapq
 import math
 from collections import namedtuple
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -165,9 +166,10 @@ Trees are unstable: drop a few rows, and the first question and all below may ch
 """
 # %%
 def sort_columns(X):
-    """Features as rows (d, n), and the row numbers that sort each; ties keep their order."""
+    """Features as rows (d, n), the row numbers that sort each, and whether any values are equal."""
     Xt = np.ascontiguousarray(X.T)
-    return Xt, np.argsort(Xt, axis=1, kind="stable")
+    order = np.argsort(Xt, axis=1, kind="stable")
+    return Xt, order, bool((np.diff(np.take_along_axis(Xt, order, axis=1)) == 0).any())
 
 def describe(targets, w, rows, sizes, criterion):
     """Each node's value (c, q), impurity, W and whether it is mixed (q,); and what (3), (4) add up.
@@ -188,7 +190,7 @@ def running_sums(values, starts, node):
     """Sums along each row of values (k, m) that begin anew at every node: (k, m)."""
     sums = np.cumsum(values, axis=1)
     before = np.column_stack([np.zeros(len(sums)), sums[:, starts[1:] - 1]])
-    return sums - before[:, node] if len(starts) > 1 else sums
+    return sums if len(starts) == 1 else sums - before.take(node, axis=1)
 
 def x_log_x(x):
     """x log2 x, and 0 at 0."""
@@ -197,7 +199,7 @@ def x_log_x(x):
 def gain_of(criterion, sums, W_left, W_right, ends):
     """Equation (4), where sums hold S; or for entropy (3), where they hold weights per class."""
     if criterion != "entropy":
-        return sum(S * S for S in sums) * ((W_left + W_right) / (W_left * W_right))
+        return reduce(np.add, map(np.square, sums)) * ((W_left + W_right) / (W_left * W_right))
     gain = x_log_x(W_left + W_right) - x_log_x(W_left) - x_log_x(W_right)
     for N in sums:  # W I(t) = W log W - the sum of N log N
         gain = gain + x_log_x(N) + x_log_x(N[:, ends] - N) - x_log_x(N[:, ends])
@@ -209,7 +211,7 @@ def random_features(Xt, order, starts, ends, max_features, rng):
     constant = Xt[each, order[:, starts]] == Xt[each, order[:, ends]]  # (d, q)
     return np.argsort(rng.random(constant.shape) + constant, axis=0)[:max_features]
 
-def score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, least):
+def score_splits(Xt, feature, order, tied, node, starts, ends, columns, w, criterion, least):
     """The gain of a split after each position of order (k, m), -inf where none is allowed."""
     n_left = np.arange(len(node)) - starts[node] + 1
     n_right = ends[node] - starts[node] + 1 - n_left
@@ -217,23 +219,23 @@ def score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, 
     step = max(1, 65536 // len(node))  # so many features at a time stay in the cache
     for block in (slice(a, a + step) for a in range(0, len(order), step)):
         rows = order[block]
-        x = Xt[feature[block], rows]
-        W_left = running_sums(w[rows], starts, node) if weighted else n_left[None]
+        W_left = running_sums(w.take(rows), starts, node) if weighted else n_left[None]
         W_right = np.maximum(W_left[:, ends[node]] - W_left, 1e-100)  # 0 at the end of a node
-        sums = [running_sums(column[rows], starts, node) for column in columns]
+        sums = [running_sums(column.take(rows), starts, node) for column in columns]
         gain[block] = gain_of(criterion, sums, W_left, W_right, ends[node])
-        gain[block, :-1][x[:, 1:] == x[:, :-1]] = -np.inf  # equal values cannot be parted
+        if tied:  # equal values cannot be parted
+            gain[block, :-1][np.diff(Xt[feature[block], rows]) == 0] = -np.inf
     gain[:, np.minimum(n_left, n_right) < least] = -np.inf
     return gain
 
-def best_splits(Xt, order, sizes, columns, w, criterion, least, max_features, rng):
+def best_splits(Xt, order, tied, sizes, columns, w, criterion, least, max_features, rng):
     """The best question of each node, gain, feature and threshold (q,), for sorted rows (d, m)."""
     node, ends, m = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - 1, order.shape[1]
     starts, feature = ends - sizes + 1, np.arange(len(Xt))[:, None]
     if max_features < len(Xt):
         feature = random_features(Xt, order, starts, ends, max_features, rng)[:, node]
         order = order[feature, np.arange(m)]
-    gain = score_splits(Xt, feature, order, node, starts, ends, columns, w, criterion, least)
+    gain = score_splits(Xt, feature, order, tied, node, starts, ends, columns, w, criterion, least)
     top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
     pick, best = top.argmax(axis=0), top.max(axis=0)
     hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
@@ -260,7 +262,7 @@ def link(parents, feature, threshold, missing_left, level):
                                          missing_left.tolist(), level, level[len(parents) :]):
         (t.feature, t.threshold, t.missing_left), t.left, t.right = question, left, right
 
-def grow(Xt, order, targets, criterion, limits, w, max_features=math.inf, rng=None):
+def grow(Xt, order, tied, targets, criterion, limits, w, max_features=math.inf, rng=None):
     """Grow a tree level by level. Returns its nodes, and for each row the index of its leaf (n,).
     limits are max_depth, min_samples_leaf and min_impurity_decrease; w (n,) are row weights."""
     max_depth, min_samples_leaf, least = limits
@@ -282,7 +284,7 @@ def grow(Xt, order, targets, criterion, limits, w, max_features=math.inf, rng=No
         if depth:  # the rows that went left (side 1), then those that went right, still sorted
             went = side[order]
             order = np.hstack([order[went == s].reshape(len(Xt), -1) for s in (1, 2)])
-        gain, feature, threshold = best_splits(Xt, order, sizes[mixed], columns, w, criterion,
+        gain, feature, threshold = best_splits(Xt, order, tied, sizes[mixed], columns, w, criterion,
                                                min_samples_leaf, max_features, rng)  # fmt: skip
         good = (gain > -np.inf) & (np.maximum(gain, 0) >= (least - 1e-15) * nodes[0].n)
         if not good.any():
@@ -414,8 +416,7 @@ def prune_tree(root, alpha):
     return copies[id(root)]
 
 def demo_pruning(plot=False):
-    """What a price per leaf does to the error on new rows. The library removes one branch at a
-    time, so in its list equal prices repeat; and with ccp_alpha = 0 it prunes nothing at all."""
+    """What a price per leaf does to new rows. (The library's list of prices repeats equal ones.)"""
     (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 400) for seed in (3, 4))
     root, model = fit_tree(X, y, "variance", None, 10), sklearn_tree(X, y, "variance", None, 10)
     alphas, leaves = pruning_path(root)
@@ -448,7 +449,6 @@ did see prove nothing, as full trees remember them. And no forest can extend a t
 """
 # %%
 Forest = namedtuple("Forest", "trees counts")  # roots; how often each drew each row (trees, n)
-
 def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None,
                min_samples_leaf=1, rng=None, counts=None):  # fmt: skip
     """Random forest (Breiman, 2001). max_features is a number, "sqrt" of d, or None for all.
@@ -464,10 +464,10 @@ def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth
     counts = check_array("counts", counts, ndim=2)
     if counts.shape[1] != n or counts.min() < 0 or not counts.any(axis=1).all():
         raise ValueError(f"counts must be (trees, {n}), each 0 or more, and no tree without rows")
-    Xt, order = sort_columns(X)
+    Xt, order, tied = sort_columns(X)
     for w in counts:
         drawn = order[(w > 0)[order]].reshape(d, -1)  # rows of weight 0 are left out
-        grown.append(grow(Xt, drawn, targets, criterion, limits, w, max_features, rng)[0][0])
+        grown.append(grow(Xt, drawn, tied, targets, criterion, limits, w, max_features, rng)[0][0])
     return Forest(grown, counts)
 
 def predict_forest(forest, X):
