@@ -334,7 +334,7 @@ def demo_classification_tree(plot=False):
     print(show_tree(root, depth=2))
     if plot:
         save_plot("tree_models_classification_tree.png", lambda ax: (
-            ax.contourf(*grid, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
+            ax.pcolormesh(*grid, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
             ax.set(xlabel="x[0]", ylabel="x[1]", title="A full tree on two moons")))
     for how in ("gini", "entropy"):
         shares = tree_values(fit_tree(X, y, how, 2), new)
