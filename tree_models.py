@@ -87,15 +87,15 @@ def find_leaves(nodes, X, missing=False):
     if X.shape[1] != d:
         raise ValueError(f"X must have {d} feature(s), as the tree has, not {X.shape[1]}")
     left, at = 2 * np.cumsum(asks) - 1, np.zeros(len(X), int)
-    rows = np.arange(len(X) if asks[0] else 0)
+    rows, flat = np.arange(len(X) if asks[0] else 0), X.ravel()
+    here = at[rows]  # the node that each of the rows has reached
     while len(rows):
-        here = at[rows]
-        x = X[rows, feature[here]]
-        right = x > threshold[here]
+        x = flat.take(rows * d + feature.take(here))
+        right = x > threshold.take(here)
         if missing:  # nan > threshold is False: without this line every gap would go left
-            right |= np.isnan(x) & ~missing_left[here]
-        at[rows] = here = left[here] + right
-        rows = rows[asks[here]]
+            right |= np.isnan(x) & ~missing_left.take(here)
+        at[rows] = here = left.take(here) + right
+        rows, here = rows[asks.take(here)], here[asks.take(here)]
     return at
 
 def tree_values(root, X, missing=False):
