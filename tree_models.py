@@ -241,7 +241,7 @@ def best_splits(Xt, order, tied, sizes, columns, w, criterion, least, max_featur
     hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
     at = hits[np.searchsorted(hits, starts)]  # the first position that reaches the best gain
     feature = np.broadcast_to(feature, gain.shape)[pick, at]
-    low, high = (Xt[feature, order[pick, i]] for i in (at, np.minimum(at + 1, m - 1)))
+    low, high = (Xt[feature, order[pick, i]] for i in (at, at + 1))
     middle = low / 2 + high / 2
     return best, feature, np.where(middle < high, middle, low)  # rounding may reach high
 

@@ -95,12 +95,14 @@ def same_trees(what, root, library, row):
         agree(f"{what}: {name}", *pair, *tm.ALLOWED[row])
 
 
-def chain(length):
-    """A tree by hand that peels off one integer after the other: x <= 0, x <= 1, ..."""
+def chain(length, turned=False):
+    """A tree by hand that peels off one integer after the other: x <= 0, x <= 1, ...
+
+    Turned, the long branch is on the left."""
     root = tm.Node(0.0, 1.0, 0.0)
     for i in reversed(range(length)):
-        leaf = tm.Node(float(i), 1.0, 0.0)
-        root = tm.Node(0.0, root.n + 1, 1.0, 0, i + 0.5, leaf, root)
+        pair = [tm.Node(float(i), 1.0, 0.0), root]
+        root = tm.Node(0.0, root.n + 1, 1.0, 0, i + 0.5, *pair[:: -1 if turned else 1])
     return root
 
 
@@ -149,6 +151,12 @@ def test_show_tree_by_hand():
     assert tm.show_tree(tm.Node(2.5, 7)) == "2.5  (n = 7)"
 
 
+def test_node_by_hand_is_a_pure_leaf_of_one_row_until_told_otherwise():
+    t = tm.Node(7.0)
+    assert (t.n, t.impurity, t.left, t.right, t.missing_left, t.d) == (1, 0, None, None, False, None)
+
+
+
 def test_show_tree_prints_ten_levels_of_a_deep_chain_then_counts():
     lines = tm.show_tree(chain(5000)).split("\n")
     assert len(lines) == 21
@@ -180,6 +188,7 @@ def test_fit_tree_gini_by_hand():
     """Six rows: x <= 2.5 leaves 0 0 | 1 0 1 1, with gini 0.5 -> 0 and 3/8."""
     root = tm.fit_tree([[1], [2], [3], [4], [5], [6]], [0, 0, 1, 0, 1, 1], max_depth=1)
     assert (root.feature, root.threshold, root.n, root.d) == (0, 2.5, 6, 1)
+    assert root.missing_left is False
     assert root.left.left is root.right.left is root.left.feature is None
     agree("impurity", [root.impurity, root.left.impurity, root.right.impurity], [0.5, 0, 3 / 8], *HAND)
     agree("shares", [root.value, root.left.value, root.right.value],
@@ -490,6 +499,15 @@ def test_pruning_path_and_prune_tree_equal_the_library(criterion, n, k, leaf):
             assert len(tm.list_nodes(ours)) == 2 * leaves[i] - 1
 
 
+def test_pruning_path_does_not_depend_on_the_unit_of_y():
+    X, y = problem(0, 200, 3)
+    alphas, leaves = tm.pruning_path(tm.fit_tree(X, y, "variance", None, 5))
+    for scale in (1e-7, 1e7):
+        small, same = tm.pruning_path(tm.fit_tree(X, scale * y, "variance", None, 5))
+        agree("leaves", same, leaves, *HAND)
+        agree("prices", small / scale**2, alphas, *tm.ALLOWED["pruning"])
+
+
 def test_prune_tree_at_zero_drops_splits_that_gained_nothing():
     X, y = [[0], [1], [2], [3]], [0, 1, 0, 1]
     root = tm.Node(0.5, 4, 0.25, 0, 1.5, tm.Node(0.5, 2, 0.25), tm.Node(0.5, 2, 0.25), d=1)
@@ -500,10 +518,11 @@ def test_prune_tree_at_zero_drops_splits_that_gained_nothing():
     assert tm.prune_tree(tm.fit_tree(X, y), 0.0).left is not None
 
 
-def test_pruning_path_takes_no_quadratic_time():
+@pytest.mark.parametrize("turned", [False, True])
+def test_pruning_path_takes_no_quadratic_time(turned):
     """Ten times as long a chain must take far less than a hundred times as long."""
     def seconds(n):
-        root = chain(n)
+        root = chain(n, turned)
         for i, t in enumerate(tm.list_nodes(root)):
             t.impurity = t.n if t.left is not None else 0.0
         start = time.process_time()
