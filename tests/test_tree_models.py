@@ -657,6 +657,7 @@ def test_out_of_bag_refuses_other_rows_and_a_forest_that_left_out_none():
     (dict(max_features=4), "max_features"), (dict(max_features="log"), "max_features"),
     (dict(counts=[[1, 1]]), "counts"), (dict(counts=np.zeros((2, 20))), "counts"),
     (dict(counts=-np.ones((1, 20))), "counts"), (dict(counts=np.ones(20)), "counts"),
+    (dict(counts=[[1] * 19 + [-1]]), "counts"),
     (dict(counts=np.vstack([np.ones(20), np.zeros(20)])), "counts"), (dict(criterion="mse"), "criterion"),
 ])  # fmt: skip
 def test_fit_forest_refuses_options(options, message):
