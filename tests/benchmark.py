@@ -27,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import linear_models as lm
+import tree_models as tm
 import optimization as op
 from utils import compare, make_regression
 
@@ -673,6 +674,126 @@ def info_nce(n=256):
     return Pair(lambda: em.info_nce(A, B)[1], lambda: em.sentence_transformers_info_nce(A, B)[1], 1e-8)
 
 
+# --- tree_models.py
+
+
+def tree_data(n, k=0):
+    """20 features, float32 as the library stores them; y continuous, or two noisy classes."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 20)).astype(np.float32).astype(float)
+    y = X[:, 0] + X[:, 1] * X[:, 2] + rng.normal(size=n)
+    return X, (y > 0).astype(int) if k else y
+
+
+def trees(n, criterion, depth, leaf=1):
+    """Fitted and asked for their training rows. (Full trees of both know these by heart.)"""
+    X, y = tree_data(n, criterion != "variance")
+    return Pair(
+        lambda: tm.fit_tree(X, y, criterion, depth, leaf).impurity,
+        lambda: tm.sklearn_tree(X, y, criterion, depth, leaf).tree_.impurity[0],
+        1e-10,
+    )
+
+
+def classification_tree_1k(n=1000):
+    """classification tree, gini, 1k x 20"""
+    return trees(n, "gini", None)
+
+
+def classification_tree_10k(n=10_000):
+    """classification tree, gini, 10k x 20"""
+    return trees(n, "gini", None)
+
+
+def classification_tree_100k(n=100_000):
+    """classification tree, gini, 100k x 20"""
+    return trees(n, "gini", None)
+
+
+def regression_tree(n=10_000):
+    """regression tree, full depth, 10k x 20"""
+    return trees(n, "variance", None)
+
+
+def regression_tree_8(n=10_000):
+    """regression tree, depth 8, 10k x 20"""
+    X, y = tree_data(n)
+    pair = trees(n, "variance", 8, 10)
+    ours, library = tm.fit_tree(X, y, "variance", 8, 10), tm.sklearn_tree(X, y, "variance", 8, 10)
+    assert np.allclose(tm.predict_tree(ours, X), library.predict(X), atol=1e-10)
+    return pair
+
+
+def tree_prediction(n=100_000):
+    """tree prediction, 100k rows, a tree of 10k"""
+    X, y = tree_data(10_000)
+    new = tree_data(n + 1)[0][1:]
+    root, model = tm.fit_tree(X, y, "variance", None, 10), tm.sklearn_tree(X, y, "variance", None, 10)
+    return Pair(lambda: tm.predict_tree(root, new), lambda: model.predict(new), 1e-10)
+
+
+def forest(n=2000):
+    """forest, 50 regression trees, all features, 2k x 20"""
+    X, y = tree_data(n)
+    counts = tm.sklearn_forest(X, y, "variance", 50, None, None, 10)[1]
+    return Pair(
+        lambda: tm.predict_forest(tm.fit_forest(X, y, "variance", 50, None, None, 10, counts=counts), X[:9]),
+        lambda: tm.sklearn_forest(X, y, "variance", 50, None, None, 10)[0].predict(X[:9]),
+        1e-10,
+    )
+
+
+def forest_sqrt(n=2000):
+    """forest, 50 classification trees, sqrt features, 2k x 20"""
+    X, y = tree_data(n, 2)
+
+    def score():
+        ours = tm.fit_forest(X, y, trees=50)
+        rows, labels = tm.out_of_bag(ours, X)
+        return np.mean(labels == y[rows])
+
+    return Pair(score, lambda: tm.sklearn_forest(X, y, trees=50)[0].oob_score_, 0.03)
+
+
+def boosting(n, depth):
+    X, y = tree_data(n)
+    return Pair(
+        lambda: tm.predict_boosting(tm.fit_boosting(X, y, "squared", 50, 0.1, depth, 10), X[:9]),
+        lambda: tm.sklearn_boosting(X, y, "squared", 50, 0.1, depth, 10).predict(X[:9]),
+        1e-8,
+    )
+
+
+def boosting_stumps(n=5000):
+    """gradient boosting, 50 stumps, 5k x 20"""
+    return boosting(n, 1)
+
+
+def boosting_depth_3(n=5000):
+    """gradient boosting, 50 trees of depth 3, 5k x 20"""
+    return boosting(n, 3)
+
+
+def newton(n, steps=20):
+    X, y = tree_data(n)
+    options = ("squared", steps, 0.1, 6, 1.0, 20)
+    return Pair(
+        lambda: tm.predict_boosting(tm.fit_newton_boosting(X, y, *options), X[:99]),
+        lambda: tm.sklearn_newton_boosting(X, y, *options).predict(X[:99]),
+        1e-6,
+    )
+
+
+def newton_10k(n=10_000):
+    """histogram boosting, 20 trees of depth 6, 10k x 20"""
+    return newton(n)
+
+
+def newton_100k(n=100_000):
+    """histogram boosting, 20 trees of depth 6, 100k x 20"""
+    return newton(n)
+
+
 ROWS = {}  # chapter: its rows, in reading order
 ROWS["linear_models"] = [
     least_squares, ridge, lasso_01, lasso_001, logistic, softmax, linear_svm, kernel_svm_1, kernel_svm_10,
@@ -689,6 +810,11 @@ ROWS["sequence_models"] = [
 ROWS["embeddings"] = [
     exact_search, exact_search_one, svd_jacobi, svd_randomized, pca_svd, pca_covariance, tfidf, kmeans, tsne,
     word2vec_own, word2vec_shared, encode_64, encode_1, info_nce,
+]  # fmt: skip
+ROWS["tree_models"] = [
+    classification_tree_1k, classification_tree_10k, classification_tree_100k, regression_tree,
+    regression_tree_8, tree_prediction, forest, forest_sqrt, boosting_stumps, boosting_depth_3,
+    newton_10k, newton_100k,
 ]  # fmt: skip
 
 
