@@ -315,8 +315,12 @@ def test_fit_lasso_sweeps_over_all_columns_only_when_the_nonzero_ones_rest(monke
 
 def test_fit_lasso_says_how_far_it_got():
     X, y = data(14, 50, 8)
-    with pytest.warns(DidNotConverge, match=r"lasso: duality gap \d.* after 2 sweeps"):
-        lm.fit_lasso(X + X[:, :1], y, 0.001, sweeps=2)
+    X = X + X[:, :1]
+    with pytest.warns(DidNotConverge, match=r"lasso: duality gap \d.* after 2 sweeps") as warned:
+        w, _ = lm.fit_lasso(X, y, 0.001, sweeps=2)
+    C, r = X - X.mean(axis=0), y - y.mean()
+    gap = lm.duality_gap(w, C.T @ (r - C @ w) / 50, C.T @ r / 50, r @ r / 50, 0.001, 0)
+    agree("the gap it speaks of", float(str(warned[0].message).split()[3]) / gap, 1, 0.05, "two digits")
 
 
 # --- Logistic regression
@@ -343,6 +347,10 @@ def test_newton_needs_one_step_on_a_parabola_and_finds_the_shortest_solution():
     theta, step = lm.newton(lambda t: t @ H @ t / 2 - c @ t + 50, slopes, np.zeros(3), "parabola")
     agree("bottom", theta, [2, 1, 0], *BY_HAND)
     assert len(calls) == 2 and np.abs(step).max() < 1e-12
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    H, c = turn @ H @ turn.T, turn @ c  # the same parabola, turned: its flat direction is rounding now
+    theta, _ = lm.newton(lambda t: t @ H @ t / 2 - c @ t + 50, slopes, np.zeros(3), "parabola", steps=2)
+    agree("bottom, turned", theta, turn @ [2, 1, 0], 1e-10, "the shortest solution")
 
 
 def test_newton_halves_a_step_that_would_climb():
@@ -477,6 +485,40 @@ def test_minimize_lbfgs_finds_the_bottom_of_a_long_valley():
     assert slope > 1e-9
 
 
+def rosenbrock(x):
+    """A bent valley with its bottom at (1, 1): value and slopes."""
+    a, b = 1 - x[0], x[1] - x[0] ** 2
+    return a * a + 100 * b * b, np.array([-2 * a - 400 * x[0] * b, 200 * b])
+
+
+def test_minimize_lbfgs_only_goes_down_and_says_what_slope_is_left():
+    last = np.inf
+    for steps in range(60):
+        x, slope = lm.minimize_lbfgs(rosenbrock, np.array([-1.2, 1.0]), tol=1e-10, steps=steps)
+        value, g = rosenbrock(x)
+        assert value < last or slope <= 1e-10
+        agree("slope", slope, np.abs(g).max(), *BY_HAND)
+        last = value
+    agree("bottom", x, [1, 1], 1e-8, "slope below 1e-10")
+
+
+def test_minimize_lbfgs_stays_where_no_step_goes_down():
+    """A gradient of the wrong sign: every step climbs, so it gives up where it started."""
+    x, slope = lm.minimize_lbfgs(lambda x: (x @ x, -2 * x), np.array([1.0, -3.0]), tol=1e-9, steps=50)
+    assert x.tolist() == [1, -3] and slope == 6
+
+
+@pytest.mark.parametrize("l2", [0, 0.7])
+def test_fit_softmax_hands_over_a_loss_with_its_true_slopes(l2, monkeypatch):
+    X, y = labelled(7, k=3)
+    handed = []
+    monkeypatch.setattr(lm, "minimize_lbfgs", lambda f, theta, tol, steps: handed.append(f) or (theta, 0))
+    lm.fit_softmax(X, y, l2)
+    theta = 3 * np.random.default_rng(0).normal(size=12)  # some p are below 1e-3 here
+    slopes = slope_of(lambda t: handed[0](t)[0], theta)
+    agree("slopes", handed[0](theta)[1], slopes, 1e-6, "central differences")
+
+
 def test_minimize_lbfgs_takes_the_direction_of_the_chapter_that_explains_it():
     optimization = pytest.importorskip("optimization")
     H, c, start = np.diag([1.0, 10, 100]), np.array([1.0, 2, 3]), np.full(3, 2.0)
@@ -517,6 +559,8 @@ def test_fit_softmax_of_two_classes_is_logistic_regression_at_half_the_price():
 def test_fit_softmax_refuses_separable_classes_without_a_price_and_says_when_it_stops_early():
     with pytest.raises(ValueError, match="l2 must be above 0 here: the classes can be separated"):
         lm.fit_softmax([[0.0], [1], [2], [10], [11], [12]], [0, 0, 0, 1, 1, 1], 0)
+    with pytest.raises(ValueError, match="l2 must be above 0 here: the classes can be separated"):
+        lm.fit_softmax([[0.0], [0.1], [0.2], [10]], [0, 0, 0, 1], 0)
     X, y = labelled(5, 100, 3, 3)
     with pytest.warns(DidNotConverge, match=r"softmax: slope \d.* left after 2 steps"):
         lm.fit_softmax(X, y, 0.1, steps=2)
