@@ -696,6 +696,20 @@ def test_mean_of_does_not_overflow():
     agree("identity", tm.mean_of("squared", np.array([-1e4, 3])), [-1e4, 3], *HAND)
 
 
+def test_friedman_data_is_its_function_plus_noise_of_variance_1():
+    X, y = tm.friedman_data(rng_of(0), 5000)
+    a, b, c, d, e = X[:, :5].T
+    noise = y - (10 * np.sin(np.pi * a * b) + 20 * (c - 0.5) ** 2 + 10 * d + 5 * e)
+    agree("variance", np.var(noise), 1, 0.06, "5000 draws: three standard errors")
+    agree("noise of this seed", noise, rng_with_noise(5000), 1e-12, "the same generator")
+
+
+def rng_with_noise(n):
+    rng = rng_of(0)
+    rng.uniform(size=(n, 10))
+    return rng.normal(size=n)
+
+
 @pytest.mark.parametrize("loss, depth, leaf, lr", [
     ("squared", 1, 1, 0.1), ("squared", 3, 5, 0.1), ("squared", 3, 20, 0.5), ("squared", None, 40, 0.3),
     ("log", 1, 1, 0.1), ("log", 1, 5, 1.0), ("log", 3, 20, 0.1), ("log", 3, 50, 0.4),
@@ -821,7 +835,7 @@ def test_fit_newton_boosting_sends_unforeseen_gaps_with_the_majority():
         assert root.missing_left == (root.left.n > root.right.n)
 
 
-@pytest.mark.parametrize("bins", [2, 5, 32, 255])
+@pytest.mark.parametrize("bins", [2, 5, 9, 32, 255])
 def test_find_bins_equals_the_library(bins):
     from sklearn.ensemble._hist_gradient_boosting.binning import _BinMapper
 
