@@ -811,6 +811,16 @@ def test_fit_newton_boosting_equals_the_library(loss, n, bins, missing, l2, lr, 
         agree("new rows", ours[n:] / spread, theirs[n:] / spread, *tm.ALLOWED["newton boosting"])
 
 
+def test_fit_newton_boosting_equals_the_library_with_gaps_in_some_features_and_two_bins():
+    X, y = tm.friedman_data(rng_of(2), 500)
+    X[rng_of(3).uniform(size=500) < 0.3, 3] = NAN
+    for bins in (2, 255):
+        options = ("squared", 8, 0.3, 4, 1.0, 20, bins)
+        ours = tm.predict_boosting(tm.fit_newton_boosting(X, y, *options), X)
+        theirs = tm.sklearn_newton_boosting(X, y, *options).predict(X)
+        agree("predictions", ours / np.ptp(y), theirs / np.ptp(y), *tm.ALLOWED["newton boosting"])
+
+
 def test_fit_newton_boosting_learns_where_missing_values_go():
     rng = rng_of(0)
     X = rng.uniform(size=(400, 1))
@@ -1010,6 +1020,7 @@ def test_permutation_importance_by_hand():
         lambda X: X[:, 0], X, y, lambda y, p: -mse(y, p), [[1, 0, 2], [2, 1, 0], [0, 1, 2]]
     )
     agree("drops", drops, [[2 / 3, 8 / 3, 0], [0, 0, 0]], *HAND)
+    assert drops.shape == (2, 3)
     agree("X stays as it was", X, [[1, 5], [2, 5], [3, 6]], *HAND)
 
 
