@@ -696,6 +696,20 @@ def test_mean_of_does_not_overflow():
     agree("identity", tm.mean_of("squared", np.array([-1e4, 3])), [-1e4, 3], *HAND)
 
 
+def test_friedman_data_is_its_function_plus_noise_of_variance_1():
+    X, y = tm.friedman_data(rng_of(0), 5000)
+    a, b, c, d, e = X[:, :5].T
+    noise = y - (10 * np.sin(np.pi * a * b) + 20 * (c - 0.5) ** 2 + 10 * d + 5 * e)
+    agree("variance", np.var(noise), 1, 0.06, "5000 draws: three standard errors")
+    agree("noise of this seed", noise, rng_with_noise(5000), 1e-12, "the same generator")
+
+
+def rng_with_noise(n):
+    rng = rng_of(0)
+    rng.uniform(size=(n, 10))
+    return rng.normal(size=n)
+
+
 @pytest.mark.parametrize("loss, depth, leaf, lr", [
     ("squared", 1, 1, 0.1), ("squared", 3, 5, 0.1), ("squared", 3, 20, 0.5), ("squared", None, 40, 0.3),
     ("log", 1, 1, 0.1), ("log", 1, 5, 1.0), ("log", 3, 20, 0.1), ("log", 3, 50, 0.4),
@@ -797,6 +811,16 @@ def test_fit_newton_boosting_equals_the_library(loss, n, bins, missing, l2, lr, 
         agree("new rows", ours[n:] / spread, theirs[n:] / spread, *tm.ALLOWED["newton boosting"])
 
 
+def test_fit_newton_boosting_equals_the_library_with_gaps_in_some_features_and_two_bins():
+    X, y = tm.friedman_data(rng_of(2), 500)
+    X[rng_of(3).uniform(size=500) < 0.3, 3] = NAN
+    for bins in (2, 255):
+        options = ("squared", 8, 0.3, 4, 1.0, 20, bins)
+        ours = tm.predict_boosting(tm.fit_newton_boosting(X, y, *options), X)
+        theirs = tm.sklearn_newton_boosting(X, y, *options).predict(X)
+        agree("predictions", ours / np.ptp(y), theirs / np.ptp(y), *tm.ALLOWED["newton boosting"])
+
+
 def test_fit_newton_boosting_learns_where_missing_values_go():
     rng = rng_of(0)
     X = rng.uniform(size=(400, 1))
@@ -821,7 +845,7 @@ def test_fit_newton_boosting_sends_unforeseen_gaps_with_the_majority():
         assert root.missing_left == (root.left.n > root.right.n)
 
 
-@pytest.mark.parametrize("bins", [2, 5, 32, 255])
+@pytest.mark.parametrize("bins", [2, 5, 9, 32, 255])
 def test_find_bins_equals_the_library(bins):
     from sklearn.ensemble._hist_gradient_boosting.binning import _BinMapper
 
@@ -996,6 +1020,7 @@ def test_permutation_importance_by_hand():
         lambda X: X[:, 0], X, y, lambda y, p: -mse(y, p), [[1, 0, 2], [2, 1, 0], [0, 1, 2]]
     )
     agree("drops", drops, [[2 / 3, 8 / 3, 0], [0, 0, 0]], *HAND)
+    assert drops.shape == (2, 3)
     agree("X stays as it was", X, [[1, 5], [2, 5], [3, 6]], *HAND)
 
 
