@@ -1135,3 +1135,14 @@ def test_on_csv_takes_40_values(tmp_path, capsys):
     assert "autoregression, 5 steps" in capsys.readouterr().out
     sm.on_csv(write_csv(tmp_path, range(210)), "load", False)
     assert "autoregression, 24 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("period", [2, 3, 15])
+def test_forecast_all_finds_the_season_of_the_training_part(period):
+    """The shortest and the longest that 40 values allow; 31 of the windows' targets are the past."""
+    rng = np.random.default_rng(0)
+    series = np.resize(rng.normal(size=period), 44) + 1e-3 * rng.normal(size=44)
+    forecasts, y, _ = sm.forecast_all(series, p=1)
+    assert f"seasonal naive, {period} steps" in forecasts
+    seasonal = forecasts[f"seasonal naive, {period} steps"]
+    agree("a season ago", seasonal, series[len(series) - len(y) - period : len(series) - period], 0, "the same numbers")
