@@ -84,9 +84,11 @@ def solve_least_squares(A, r):
     """The shortest w (d,) that minimises ‖r - Aw‖², for A (n, d) of any shape and rank.
     Equation (2), on columns scaled to one size so that small ones keep their digits. Factor
     [A r] as one: the last column of R is then Qᵀr. Golub and Van Loan (2013), chapter 5."""
-    size = np.abs(A).max(axis=0)
+    table = np.column_stack([A, r])
+    size = np.maximum(table.max(axis=0), -table.min(axis=0))
     size[size == 0] = 1
-    R = np.linalg.qr(np.column_stack([A / size, r]), mode="r")
+    table /= size
+    R, size = np.linalg.qr(table, mode="r"), size[:-1] / size[-1]
     U, s, Vt = np.linalg.svd(R[:, :-1])
     rank = np.sum(s > max(A.shape) * np.finfo(float).eps * s[0])
     w = Vt[:rank].T @ (U[:, :rank].T @ R[:, -1] / s[:rank]) / size
