@@ -13,7 +13,6 @@ chapters with `python rag_basics.py "why does Adam correct its bias?"`, or your 
     q, x, X, Q a query and a passage, as texts or vectors (d,); X (n, d) stored, Q (m, d) asked
     r, λ, β    rank of a result, 1 for the best; lambda: `mix`; beta: `b` of BM25
 """
-
 # %%
 import argparse, math, os, re, secrets, stat, sys
 from collections import Counter
@@ -36,7 +35,6 @@ ALLOWED = {  # how close scratch and library must be, relative to max(1, largest
 # %% [markdown]
 """
 ## Chunking: how large is a passage?
-
 A whole book answers everything and points nowhere; a single line has no context. So cut texts into
 chunks, slices text[start : end] of their file: the offsets make citations possible.
     by size:      [0, s), [s - o, 2s - o), ...     s characters, o of them shared            (1)
@@ -47,10 +45,9 @@ than s; (3) keeps what its author thought of as one thing. We do (3), then (2) w
 fails.** "It needs no scaling" forgets what *it* is: so index a chunk with its heading. **What people
 get wrong.** They strip and join while cutting; then the offsets point beside the text.
 """
-
 # %%
-SENTENCE_END = re.compile(r"[.!?][\"')*\]]*\s+(?![a-z\s])|\n\s*\n|\n(?= *[-*] )|^#{1,6} .*\n", re.M)
 HEADING = re.compile(r"(?=^#{1,6} +(\S.*)$)", re.M)
+SENTENCE_END = re.compile(r"[.!?][\"')*\]]*\s+(?![a-z\s])|\n\s*\n|\n(?= *[-*] )|^#+ .*\n", re.M)
 STRING = re.compile(r'^ *r?("""|\'\'\')(.*?)\1|""".*?"""|\'\'\'.*?\'\'\'', re.M | re.S)
 
 def cut(text, pattern):
@@ -126,7 +123,6 @@ def demo_chunking(plot=False):
 # %% [markdown]
 """
 ## Lexical retrieval: which passage holds the words of the question?
-
 Weigh a word by how rare it is, and count it: TF-IDF, compared by cosine.
     idf(t) = ln((1 + n) / (1 + df)) + 1,   x(t) = tf idf(t),   score = q·x / (‖q‖ ‖x‖)       (4)
 BM25 (Robertson and Walker, 1994) makes two repairs. The tenth "tree" in a text says less than the
@@ -139,7 +135,6 @@ made. Only texts that share a term are returned: fewer than k, or none. **When i
 does not find "automobile". **What people get wrong.** The older idf, ln((n - df + ½) / (df + ½)),
 is negative for a term in more than half of the texts: to hold it would lower the score.
 """
-
 # %%
 STOP_WORDS = set("""a about all also an and any are as at be been but by can could did do does for
 from had has have how i if in into is it its just me my no not of on one or our should so some such
@@ -251,18 +246,17 @@ def demo_lexical(plot=False):
     for name, index in [("TF-IDF", TfidfIndex(texts)), ("BM25", BM25Index(texts))]:
         found = zip(*index.search("a tree question", 3))
         print(f"  {name:7}", ", ".join(f"text {i} ({score:.2f})" for score, i in found))
-    texts, query = [c.context() for c in chunk_all(read_chapters())], "why does gradient descent diverge?"
-    pairs = {"TF-IDF": (TfidfIndex(texts).scores(query), sklearn_tfidf_scores(texts, query))}
-    for k1, b in [(1.5, 0.75), (0.9, 0.4), (2.0, 0.0)]:
-        ours = BM25Index(texts, terms, k1, b).scores(query)
-        pairs[f"BM25, {k1=}, {b=}"] = ours, sklearn_bm25_scores(texts, query, terms, k1, b)
+    texts, ask = [chunk.context() for chunk in chunk_all(read_chapters())], "why does descent diverge?"
+    pairs = {"TF-IDF": (TfidfIndex(texts).scores(ask), sklearn_tfidf_scores(texts, ask))}
+    for k1, b in [(1.5, 0.75), (0.9, 0.4)]:
+        ours, theirs = BM25Index(texts, terms, k1, b), sklearn_bm25_scores(texts, ask, terms, k1, b)
+        pairs[f"BM25, {k1=}, {b=}"] = ours.scores(ask), theirs
     return report([compare(name, *pair, *ALLOWED["lexical"]) for name, pair in pairs.items()])
 # Try: k1=0 in BM25Index. What is left of tf, and of the length?
 
 # %% [markdown]
 """
 ## Dense retrieval: which passage means what the question means?
-
 Turn every text into a vector that places like near like; the best passage is the nearest one.
 Trained encoders do it best (`--model`). One can also be built on the spot, from the pile alone, by
 latent semantic analysis (Deerwester et al., 1990; explained in embeddings.py). With X the TF-IDF
@@ -274,7 +268,6 @@ cosine. **When it fails.** Hundreds of passages teach little about a language: h
 than BM25 (see Evaluation). A text of unknown words has z = 0, and scores 0. **What people get
 wrong.** Passages and questions encoded by two models: the scores look plausible and mean nothing.
 """
-
 # %%
 def unit_rows(A):
     """Each row divided by its length; a zero row stays zero: explained in embeddings.py."""
@@ -315,22 +308,23 @@ def sentence_transformers_static(row, table):
     tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     weights = torch.tensor(np.vstack([np.zeros(table.shape[1]), table]), dtype=torch.float32)
-    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, weights), Normalize()], device="cpu")
+    modules = [StaticEmbedding(tokenizer, weights), Normalize()]
+    return SentenceTransformer(modules=modules, device="cpu")
 
 def sentence_transformers_model(name, fetch=False):
-    """--model: the encoder in a folder, or of this name in the local cache; with fetch it may be
-    downloaded. NAME@REVISION pins it. Only safetensors are read, no foreign code is run."""
+    """--model: the encoder in a folder, or of this name (NAME@REVISION pins it) in the local cache;
+    with fetch it may be downloaded. Only safetensors are read, and no foreign code is run."""
     import huggingface_hub, transformers
     from sentence_transformers import SentenceTransformer
     transformers.utils.logging.disable_progress_bar()
     (repository, _, revision), files = name.partition("@"), ["*.safetensors", "*.json", "*.txt"]
-    safe = dict(local_files_only=True, trust_remote_code=False, model_kwargs=dict(use_safetensors=True))
     try:
         folder = name if Path(name).is_dir() else huggingface_hub.snapshot_download(
             repository, revision=revision or None, local_files_only=not fetch, allow_patterns=files)
-        return SentenceTransformer(folder, device="cpu", **safe)
+        return SentenceTransformer(folder, device="cpu", trust_remote_code=False,
+                                   local_files_only=True, model_kwargs=dict(use_safetensors=True))
     except Exception as error:  # each part of it raises errors of its own
-        raise ValueError(f"--model {name} is no encoder here; --fetch downloads it ({error})") from None
+        raise ValueError(f"--model {name}: no encoder here; --fetch downloads it ({error})") from None
 
 def demo_dense(plot=False):
     """Term vectors from the chapters: which ones keep the same company?"""
@@ -350,7 +344,6 @@ def demo_dense(plot=False):
 # %% [markdown]
 """
 ## Exact index: which k of a million vectors are nearest?
-
 Compare with all of them. As one matrix product that is faster than it sounds:
     inner product  q·x, largest first      L2  ‖q - x‖² = ‖x‖² - 2 q·x + ‖q‖², smallest first  (9)
 ‖q‖² is the same for all x: add it at the end, to k numbers. The product goes block by block, as n m
@@ -360,7 +353,6 @@ fewer than k vectors, or none, id -1 and score inf (-inf). **When it fails.** Fa
 (9) subtracts large numbers, and float32 has seven digits: move the mean to 0 first. **What people
 get wrong.** Inner product is not cosine: a long vector beats all others.
 """
-
 # %%
 BLOCK = 4096  # stored vectors at a time, for 256 queries
 
@@ -407,17 +399,16 @@ class FlatIndex(VectorIndex):
 
 # %%
 def faiss_index(index, vectors):
-    """The library version of a FlatIndex, and of the IVFIndex and PQIndex below with the same
-    centres: IndexFlat, IndexIVFFlat, whose cells are lists, and IndexPQ. It pads with id -1 too; of
-    equal inner products it lists the higher id first."""
+    """The library version of a FlatIndex, and of the IVFIndex (whose cells are lists there) and the
+    PQIndex below, with the same centres. Of equal inner products it lists the higher id first."""
     import faiss
     faiss.omp_set_num_threads(1)
     metric = faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT
     if isinstance(index, FlatIndex):
         library = faiss.IndexFlat(index.d, metric)
     elif isinstance(index, IVFIndex):
-        centers = index.quantizer.X
-        library = faiss.IndexIVFFlat(faiss_index(index.quantizer, centers), index.d, len(centers), metric)
+        quantizer = faiss_index(index.quantizer, index.quantizer.X)
+        library = faiss.IndexIVFFlat(quantizer, index.d, quantizer.ntotal, metric)
         library.nprobe = index.nprobe
     else:
         parts, size, _ = index.codebooks.shape
@@ -441,7 +432,6 @@ def make_vectors(rng, n, m, d=32, groups=200):
 # %% [markdown]
 """
 ## IVF: can most of the vectors be left out?
-
 Sort the vectors into cells by k-means (explained in embeddings.py), one list of vectors for each.
 Look for a query's neighbours in the few cells whose centres c suit it best:
     cell(x) = argmin over j of ‖x - cⱼ‖²                                                     (10)
@@ -453,7 +443,6 @@ that probe it are answered together. For inner products take the largest q·c, w
 the true neighbours that is found, is measured. **What people get wrong.** They add vectors unlike
 those that k-means saw: a few lists swell, and the speed is gone.
 """
-
 # %%
 def assign(X, centers):
     """Equation (10): the nearest centre of each row, (n,), in blocks."""
@@ -503,16 +492,16 @@ class IVFIndex(VectorIndex):
                 at = np.nonzero(cells == cell)
                 cost[at], places = self.lists.search_block(Q[at[0]], k, start, end)
                 ids[at] = np.where(places >= 0, self.ids[places], -1)
-        return best_k(cost.reshape(len(Q), self.nprobe * k), ids.reshape(len(Q), self.nprobe * k), k)
+        shape = len(Q), self.nprobe * k
+        return best_k(cost.reshape(shape), ids.reshape(shape), k)
 
 # Try: groups=20_000 in make_vectors, which is no groups at all. What is left of recall?
 
 # %% [markdown]
 """
 ## Product quantisation: can a vector be eight bytes long?
-
-A million vectors of 768 float32 fill 3 GB. Cut each into M `parts`, learn 2ᵇ centres for every part,
-its codebook C (b is `bits`), and store of each part the number of its nearest centre:
+A million vectors of 768 float32 fill 3 GB. Cut each into M `parts`, learn 2ᵇ centres (b: `bits`) for
+every part, its codebook C, and store of each part the number of its nearest centre:
     x = [x¹ ... xᴹ],      code_m(x) = argmin over j of ‖xᵐ - C_m[j]‖²                        (12)
 That is M b bits: 8 bytes for M = b = 8, which tell 2⁶⁴ vectors apart. The query stays exact (the
 distance is *asymmetric*), and what it can meet is computed beforehand, a table T of M 2ᵇ numbers.
@@ -522,7 +511,6 @@ For inner products T_m[j] = qᵐ·C_m[j]. **When it fails.** Vectors with the sa
 take more candidates than you need, and rank those again by (9). **What people get wrong.** They
 quantise the query too: one more error, and nothing saved.
 """
-
 # %%
 class PQIndex(VectorIndex):
     """Vectors as codes (parts, n) into codebooks (parts, 2**bits, d / parts)."""
@@ -570,10 +558,10 @@ def demo_indexes(plot=False):
         runs += [(f"PQ, {b} bytes", PQIndex(X, 8, b, metric), 1) for b in (4, 8)]
         for name, index, index.nprobe in runs:
             (scores, ids), truth = index.search(Q, 50), flat.search(Q, 10)[1]
-            theirs, found = faiss_index(index, X).search(Q, 10), recall(ids[:, :10], truth)
+            found, theirs = recall(ids[:, :10], truth), faiss_index(index, X).search(Q, 10)
             print(f"  {metric}  {name:14} {found:4.0%} by 10, {recall(ids, truth):4.0%} by 50 results")
             rows += [compare(f"{metric} {name}", scores[:, :10], theirs[0], *ALLOWED["index"])]
-            if name[:2] != "PQ":  # whose equal codes tie
+            if name[:2] != "PQ":  # where equal codes tie
                 rows += [compare(f"{metric} {name}, ids", ids[:, :10], theirs[1], *ALLOWED["equal"])]
     return report(rows)
 # Try: rank the first 50 of PQ again by (9). Which column of the table tells the recall you get?
@@ -581,7 +569,6 @@ def demo_indexes(plot=False):
 # %% [markdown]
 """
 ## Fusion, diversity, re-ranking: how do several rankings become one?
-
 BM25 scores have no upper end, cosines stop at 1: they cannot be added, but ranks can. Reciprocal
 rank fusion (Cormack, Clarke and Buettcher, 2009) sums over the rankings that hold x:
     score(x) = Σ over rankings of 1 / (c + r(x)),     c = 60: one first place decides little (14)
@@ -594,7 +581,6 @@ share of the question's terms x holds, rare ones counting more; one that no text
 **When it fails.** Fusing a good ranking with a poor one can be worse than the good one alone, and
 diversity costs relevance where one passage alone is right. Measure both (see Evaluation).
 """
-
 # %%
 def fuse(rankings, c=60):
     """Equation (14): scores and ids, best first, from lists of ids. Equal scores: lower id."""
@@ -675,7 +661,6 @@ def demo_fusion(plot=False):
 # %% [markdown]
 """
 ## Prompt and answer: what may be said, and who said it?
-
 A language model gets question and passages as one text, the prompt. Passages go in, best first:
     tokens(instructions, question) + Σ tokens(passage) ≤ budget                              (17)
 Each has a number, so that an answer can cite it. Passages come from strangers: "ignore all this and
@@ -689,7 +674,6 @@ its chunk, with file and line: nothing can be invented. If the first three chunk
 little of the question, we say so. **What people get wrong.** A floor on BM25 scores: longer
 questions have higher ones. (16) stops at 1.
 """
-
 # %%
 FLOOR = 0.5  # an answer needs a passage of this coverage
 
@@ -709,7 +693,8 @@ def build_prompt(question, chunks, budget=1500, count=count_tokens, mark=None):
               f"\n{mark}\n")
     tail, used = f"{mark}\n\nQuestion: {question}\nAnswer:", []
     for chunk in chunks:
-        longer = f"{prompt}[{len(used) + 1}] {printable(chunk.file)}:{chunk.line}\n{chunk.text}\n\n"
+        place = f"[{len(used) + 1}] {printable(chunk.file)}:{chunk.line}"
+        longer = f"{prompt}{place}\n{chunk.text}\n\n"
         if count(longer + tail) <= budget:
             used, prompt = [*used, chunk], longer
     if not used:
@@ -731,7 +716,7 @@ def answer(question, retriever, k=8):
             if len(re.findall(r"[^\W\d_]{2,}", text)) >= 4 and text[0] != "#" and text[-1] != "?":
                 line = chunk.line + chunk.text.count("\n", 0, chunk.text.index(text, a))
                 found.append((-score, number, line, text))
-    best = [item for item in sorted(found)[:3] if item[0] <= sorted(found)[0][0] / 2 < 0]
+    best = [item for item in sorted(found)[:3] if item[0] <= min(found)[0] / 2 < 0]
     return chunks, [(text, *at) for _, *at, text in sorted(best, key=lambda item: item[1:3])]
 
 # %%
@@ -777,10 +762,9 @@ def demo_prompt(plot=False):
 # %% [markdown]
 """
 ## Evaluation: how good is a ranking?
-
 Take questions whose right passages are known. With gain(x) > 0 for each right one, G of them:
-    recall@k = right ones among the first k / G     MRR = mean of 1 / rank of the first right one (19)
-    nDCG@k = DCG@k / the best DCG@k possible,   DCG@k = Σ over ranks r ≤ k of gain / log₂(r + 1)  (20)
+    recall@k = right ones among the first k / G    MRR = mean of 1 / rank of the first right    (19)
+    nDCG@k = DCG@k / the best DCG@k possible,   DCG@k = Σ over ranks r ≤ k of gain / log₂(r + 1) (20)
 The best possible order takes *all* right passages, found or not: with the found ones alone, a
 ranking that missed half would be perfect. Below stand 61 questions about the chapters, each after
 the section that answers it, written from reading before any of this code was tuned, and 8 that
@@ -788,65 +772,61 @@ nothing there answers. A question counts as found at the first chunk of its sect
 **When it fails.** One question of 61 is 0.016: smaller differences mean nothing. And choices made
 on these questions flatter the result on them.
 """
-
 # %%
 QUESTIONS = {
     "linear_models": """Linear regression: Why should the normal equations not be solved directly?
-    Ridge: What helps when two features nearly repeat each other? Should the intercept be
-    penalised? Lasso: Which penalty sets weights exactly to zero? How do I know that coordinate
-    descent has converged? Logistic regression: What happens to the weights when a line separates
-    the classes? Softmax regression: Why is the softmax intercept only known up to a constant?
-    Linear SVM: How wide is the margin of a support vector machine? Kernel SVM: Why must SMO move
-    two variables at a time? Honest evaluation: Why is accuracy misleading when one class is rare?
-    Which threshold is best if a miss costs more than a false alarm?""",
+Ridge: What helps when two features nearly repeat each other? Should the intercept be penalised?
+Lasso: Which penalty sets weights exactly to zero? How do I know that coordinate descent has
+converged? Logistic regression: What happens to the weights when a line separates the classes?
+Softmax regression: Why is the softmax intercept only known up to a constant? Linear SVM: How wide
+is the margin of a support vector machine? Kernel SVM: Why must SMO move two variables at a time?
+Honest evaluation: Why is accuracy misleading when one class is rare? Which threshold is best if a
+miss costs more than a false alarm?""",
     "tree_models": """A tree by hand: Do decision trees need scaled features? Classification and
-    regression trees: How does a tree choose its best question? Can a regression tree extrapolate
-    a trend? Pruning: How do I cut back a tree that has grown too large? Random forest: What is an
-    out-of-bag score? Why does averaging many trees reduce the variance? Gradient boosting: Does
-    boosting overfit with more trees? Second-order boosting: How does XGBoost treat missing
-    values? Categorical features: Why does target encoding leak the answers? Importance: Why can a
-    useless feature look important?""",
-    "neural_networks": """One neuron: How does the chain rule give the gradient of a single
-    neuron? Activations: Why is cross-entropy computed from logits and not probabilities? What is
-    a dead ReLU? Layers: Why must the weights of a layer not start equal? Gradient check: How can
-    I test whether my gradient is right? Autograd: What if a value is used twice in automatic
-    differentiation? Initialisation: Why do residual connections help deep networks? How large
-    should the first weights be with ReLU? Normalisation: What does batch norm do at prediction
-    time? Why does dropout divide by 1 - p? Convolution: Where does the gradient of max pooling
-    go? Training on digits: When should training stop early?""",
+regression trees: How does a tree choose its best question? Can a regression tree extrapolate a
+trend? Pruning: How do I cut back a tree that has grown too large? Random forest: What is an
+out-of-bag score? Why does averaging many trees reduce the variance? Gradient boosting: Does
+boosting overfit with more trees? Second-order boosting: How does XGBoost treat missing values?
+Categorical features: Why does target encoding leak the answers? Importance: Why can a useless
+feature look important?""",
+    "neural_networks": """One neuron: How does the chain rule give the gradient of a single neuron?
+Activations: Why is cross-entropy computed from logits and not probabilities? What is a dead ReLU?
+Layers: Why must the weights of a layer not start equal? Gradient check: How can I test whether my
+gradient is right? Autograd: What if a value is used twice in automatic differentiation?
+Initialisation: Why do residual connections help deep networks? How large should the first weights
+be with ReLU? Normalisation: What does batch norm do at prediction time? Why does dropout divide by
+1 - p? Convolution: Where does the gradient of max pooling go? Training on digits: When should
+training stop early?""",
     "optimization": """Gradient descent: How does bad conditioning slow down gradient descent?
-    Mini-batches: How does the noise of the gradient depend on the size of the batch? Momentum:
-    Why does momentum help in a ravine? A step for every coordinate: Why does Adam correct its
-    bias? What is the difference between Adam and AdamW? Schedules: What is learning rate warm-up
-    good for? When should gradients be clipped? Newton: Why can Newton's method end in a saddle
-    point? What are the Wolfe conditions? Data-parallel SGD: How do several machines share the
-    work on one batch?""",
-    "embeddings": """Similarity: When do cosine and Euclidean distance rank alike? SVD: What is
-    the best low-rank approximation of a matrix? PCA: Do the units of the features matter for
-    principal components? TF-IDF: How can two words that never meet become similar? k-means: What
-    happens to a cluster that loses all its points? t-SNE: Do the gaps between clusters on a t-SNE
-    map mean anything? word2vec: Why do opposites get similar word vectors? Sentence embeddings:
-    How does BERT read words that are not in its vocabulary? Contrastive loss: What are hard
-    negatives?""",
-    "sequence_models": """Recurrent networks: Why do gradients vanish in a recurrent network?
-    Gates: How does an LSTM remember something for a long time? Attention: Why are attention
-    scores divided by the square root of d? What does the causal mask do? A tiny GPT: What does
-    the temperature change when a model writes? How does a key-value cache save work? Tokens: How
-    does byte-pair encoding choose what to merge? Forecasting: Which baselines must a forecast
-    beat? Why is a random split wrong for a time series?""",
+Mini-batches: How does the noise of the gradient depend on the size of the batch? Momentum: Why does
+momentum help in a ravine? A step for every coordinate: Why does Adam correct its bias? What is the
+difference between Adam and AdamW? Schedules: What is learning rate warm-up good for? When should
+gradients be clipped? Newton: Why can Newton's method end in a saddle point? What are the Wolfe
+conditions? Data-parallel SGD: How do several machines share the work on one batch?""",
+    "embeddings": """Similarity: When do cosine and Euclidean distance rank alike? SVD: What is the
+best low-rank approximation of a matrix? PCA: Do the units of the features matter for principal
+components? TF-IDF: How can two words that never meet become similar? k-means: What happens to a
+cluster that loses all its points? t-SNE: Do the gaps between clusters on a t-SNE map mean anything?
+word2vec: Why do opposites get similar word vectors? Sentence embeddings: How does BERT read words
+that are not in its vocabulary? Contrastive loss: What are hard negatives?""",
+    "sequence_models": """Recurrent networks: Why do gradients vanish in a recurrent network? Gates:
+How does an LSTM remember something for a long time? Attention: Why are attention scores divided by
+the square root of d? What does the causal mask do? A tiny GPT: What does the temperature change
+when a model writes? How does a key-value cache save work? Tokens: How does byte-pair encoding
+choose what to merge? Forecasting: Which baselines must a forecast beat? Why is a random split wrong
+for a time series?""",
 }
-UNANSWERED = """How long must an egg boil? Who won the football world cup in 1998? What is the capital
-of Australia? How do I repair a flat bicycle tyre? Which wine goes with fish? What does a new passport
-cost? When did the Roman empire fall? How do birds find their way south?"""
+UNANSWERED = """How long must an egg boil? Who won the football world cup in 1998? What is the
+capital of Australia? How do I repair a flat bicycle tyre? Which wine goes with fish? What does a new
+passport cost? When did the Roman empire fall? How do birds find their way south?"""
 
 def read_questions(text):
     """(section, question) of "Section: one question? another? Next section: a third?"."""
-    found, section = [], ""
-    for part in re.findall(r"[^?]+\?", " ".join(text.split())):
-        name, colon, question = part.strip().rpartition(": ")
-        section = name or section
-        found.append((section, question))
-    return found
+    found = re.findall(r"(?:([^?:]+): )?([^?]+\?)", " ".join(text.split()))
+    sections = [section.strip() for section, _ in found]
+    for i in range(1, len(found)):
+        sections[i] = sections[i] or sections[i - 1]
+    return [(section, question.strip()) for section, (_, question) in zip(sections, found)]
 
 def recall_at(ranking, gains, k):
     """Recall of (19) for one query: a list of ids, and {id: gain} of all the right ones."""
@@ -894,9 +874,9 @@ def demo_evaluation(plot=False):
         given = [answer(q, retriever)[1] != [] for text in texts for _, q in read_questions(text)]
         print(f"  {sum(given)} of {len(given)} {name} get an answer")
     for k in [3, 10]:
-        order = [rng.permutation(30).tolist() for _ in range(40)]
-        pairs = [(a[:12], dict(zip(b[:5], [1, 2, 3, 1, 2]))) for a, b in zip(order[::2], order[1::2])]
-        both = [[ndcg_at(*p, k) for p in pairs], [sklearn_ndcg(*p, k, 30) for p in pairs]]
+        order = [rng.permutation(30).tolist() for _ in range(20)]
+        pairs = [(ranking[:12], dict(zip(ranking[9:14], [1, 2, 3, 1, 2]))) for ranking in order]
+        both = [[ndcg_at(*pair, k) for pair in pairs], [sklearn_ndcg(*pair, k, 30) for pair in pairs]]
         rows += [compare(f"nDCG@{k}", *both, *ALLOWED["evaluation"])]
     small = recall_at([7, 1, 2, 5], {1: 1, 5: 1, 9: 1}, 3), reciprocal_rank([7, 1, 2], {1: 1, 5: 1})
     return report([*rows, compare("recall, 1/rank", small, (1 / 3, 1 / 2), *ALLOWED["evaluation"])])
@@ -905,15 +885,13 @@ def demo_evaluation(plot=False):
 # %% [markdown]
 """
 ## The whole: ask, and get a cited answer
-
 Read the files; cut them by (3) and (2); index by (5) to (8); fuse, re-rank and diversify by (14) to
 (16); answer by (18). A folder of `--docs` is not trusted: regular files inside of it are read that
 end in .txt, .md or .py and hold 5 MB of text at most. Anything else is named, and left out.
 Try: `python rag_basics.py "why is a random split wrong for a time series?"`
 """
-
 # %%
-CHAPTERS = "linear_models tree_models neural_networks optimization embeddings sequence_models".split()
+CHAPTERS = list(QUESTIONS)
 
 def read_file(path, folder):
     """The text of a file inside a folder: UTF-8, byte-order mark dropped, bad bytes replaced, line
@@ -988,7 +966,7 @@ def main(argv=None):
     demos = [demo_chunking, demo_lexical, demo_dense, demo_indexes, demo_fusion, demo_prompt,
              demo_evaluation]
     names = {demo.__name__.removeprefix("demo_"): demo for demo in demos}
-    parser = argparse.ArgumentParser(description="Ask the chapters, or your files.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(description="Ask the chapters.", allow_abbrev=False)
     parser.error = stop
     parser.add_argument("question", nargs="*", help="answered from the other six chapters")
     parser.add_argument("--docs", metavar="FOLDER", help="answer from your .txt, .md, .py files")
