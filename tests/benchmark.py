@@ -27,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import linear_models as lm
+import rag_basics as rag
 from utils import compare, make_regression
 
 
@@ -182,7 +183,72 @@ def kernel_svm_10(n=1000):
     return kernel_svm(10.0, n)
 
 
+# --- rag_basics.py
+
+
+def vector_search(make, name, n, m):
+    """One index and faiss's with the same centres, k = 10; the title tells the recall."""
+
+    def row(n=n):
+        X, Q = rag.make_vectors(np.random.default_rng(0), n, m, groups=2000)
+        index = make(X)
+        library, exact = rag.faiss_index(index, X), rag.FlatIndex(X).search(Q, 10)[1]
+        found, theirs = (rag.recall(i.search(Q, 10)[1], exact) for i in (index, library))
+        row.__doc__ = f"{name}, {m} x 100k: {found:.3f}, {theirs:.3f} found"
+        return Pair(lambda: index.search(Q, 10)[0], lambda: library.search(Q, 10)[0], 1e-5)
+
+    row.__name__ = f"{name.replace(' ', '_').lower()}_{m}"
+    return row
+
+
+def flat(X):
+    return rag.FlatIndex(X)
+
+
+def ivf(X):
+    return rag.IVFIndex(X, max(1, min(316, len(X) // 30)), 8)
+
+
+def pq(X):
+    return rag.PQIndex(X, 8, 8)
+
+
+def bm25():
+    """BM25, 100 queries, 10k documents (scipy.sparse)"""
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    chance = 1 / np.arange(1, 20_001)
+    words = [f"w{i}" for i in range(20_000)]
+    draw = rng.choice(20_000, size=(10_100, 60), p=chance / chance.sum())
+    texts = [" ".join(words[i] for i in row) for row in draw[:10_000]]
+    queries = [" ".join(words[i] for i in rng.choice(row, 5)) for row in draw[10_000:]]
+    index = rag.BM25Index(texts, str.split)
+    matrix = sparse.csr_matrix(sparse.csc_matrix(
+        (index.weights, index.ids, index.border), shape=(10_000, len(index.column))))  # fmt: skip
+
+    def library(query):
+        q = np.zeros(len(index.column))
+        for term in query.split():
+            if term in index.column:
+                q[index.column[term]] += 1
+        scores = matrix @ sparse.csc_matrix(q[:, None])
+        scores = scores.toarray()[:, 0]
+        best = np.argpartition(-scores, 10)[:10]
+        return np.sort(scores[best])[::-1]
+
+    return Pair(
+        lambda: np.array([index.search(query, 10)[0] for query in queries]),
+        lambda: np.array([library(query) for query in queries]),
+        1e-10,
+    )
+
+
 ROWS = {}  # chapter: its rows, in reading order
+ROWS["rag_basics"] = [
+    bm25, *[vector_search(make, name, 100_000, m) for m in (100, 1)
+            for name, make in [("flat", flat), ("IVF, nprobe 8", ivf), ("PQ, 8 bytes", pq)]],
+]  # fmt: skip
 ROWS["linear_models"] = [
     least_squares, ridge, lasso_01, lasso_001, logistic, softmax, linear_svm, kernel_svm_1, kernel_svm_10,
 ]  # fmt: skip

@@ -730,7 +730,7 @@ def test_read_questions_by_hand():
 
 def test_questions_name_sections_that_are_there(retriever):
     found = [(chapter, *pair) for chapter, text in rag.QUESTIONS.items() for pair in rag.read_questions(text)]
-    assert len(found) >= 40 and set(rag.QUESTIONS) == set(rag.CHAPTERS)
+    assert len(found) >= 40 and len(rag.QUESTIONS) == 6
     for chapter, section, _ in found:
         assert any(c.file == f"{chapter}.py" and c.section.startswith(section) for c in retriever.chunks), (chapter, section)
 
@@ -746,8 +746,8 @@ def test_evaluate_the_default_finds_more_than_any_single_method(retriever):
 
 # --- The whole ---------------------------------------------------------------------------
 def test_read_chapters_is_the_other_six():
-    assert [name for name, _ in rag.read_chapters()] == [f"{name}.py" for name in rag.CHAPTERS]
-    assert "rag_basics" not in rag.CHAPTERS and len(rag.CHAPTERS) == 6
+    assert [name for name, _ in rag.read_chapters()] == [
+        "linear_models.py", "tree_models.py", "neural_networks.py", "optimization.py", "embeddings.py", "sequence_models.py"]  # fmt: skip
 
 
 @pytest.fixture
