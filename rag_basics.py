@@ -133,15 +133,16 @@ def terms(text):
 def best_k(cost, ids, k):
     """The k smallest costs of each row of (m, n), ascending, and their ids, both (m, k). Of equal
     costs the lower id comes first. If n < k, the rest is cost inf and id -1."""
-    ids, pad = np.broadcast_to(ids, cost.shape), [(0, 0), (0, max(0, k - cost.shape[1]))]
+    ids, rows = np.broadcast_to(ids, cost.shape), np.arange(len(cost))[:, None]
     if cost.shape[1] > k:  # argpartition finds the k smallest without sorting the others
-        part = np.argpartition(cost, k - 1, axis=1)[:, :k]
-        last = np.take_along_axis(cost, part, axis=1).max(axis=1, keepdims=True)
-        for row in np.flatnonzero((cost <= last).sum(axis=1) > k):  # equal ones at the border
-            part[row] = np.lexsort((ids[row], cost[row]))[:k]
-        cost, ids = np.take_along_axis(cost, part, axis=1), np.take_along_axis(ids, part, axis=1)
-    order = np.lexsort((ids, cost))
-    cost, ids = np.take_along_axis(cost, order, axis=1), np.take_along_axis(ids, order, axis=1)
+        part = np.argpartition(cost, k - 1)[:, :k]
+        for row in np.flatnonzero(np.count_nonzero(cost <= cost[rows, part[:, -1:]], axis=1) > k):
+            part[row] = np.lexsort((ids[row], cost[row]))[:k]  # equal ones at the border
+        cost, ids = cost[rows, part], ids[rows, part]
+    order, pad = np.lexsort((ids, cost)), [(0, 0), (0, k - cost.shape[1])]
+    cost, ids = cost[rows, order], ids[rows, order]
+    if pad[1][1] == 0:
+        return cost, ids
     return np.pad(cost, pad, constant_values=np.inf), np.pad(ids, pad, constant_values=-1)
 class InvertedIndex:
     """For each term a posting list: which texts hold it, and with what weight."""
@@ -339,21 +340,21 @@ class FlatIndex:
         check_number("k", k, least=1, integer=True)
         found = [self.search_block(Q[i : i + 256], k) for i in range(0, max(len(Q), 1), 256)]
         cost, ids = (np.concatenate(part) for part in zip(*found))
-        return (cost if self.metric == "l2" else -cost), ids
-    def search_block(self, Q, k, start=0, end=None):
-        """The k smallest costs by (9), -q·x or the distance, among vectors start to end."""
-        end = len(self.X) if end is None else end
-        scaled, best = Q * np.float32(-2 if self.metric == "l2" else -1), []
-        for a in range(start, max(end, start + 1), BLOCK):
-            b = min(a + BLOCK, end)
-            cost = scaled @ self.X[a:b].T  # (m, d) @ (d, block) -> (m, block)
-            if self.metric == "l2":
-                cost += self.squares[a:b]
-            best.append(best_k(cost, np.arange(a, b), k))
-        cost, ids = best_k(*map(np.hstack, zip(*best)), k) if best[1:] else best[0]
-        if self.metric == "l2":
+        if self.metric == "l2" and not isinstance(self, PQIndex):  # whose costs are distances
             cost = np.maximum(cost + np.einsum("ij,ij->i", Q, Q)[:, None], 0)
-        return cost, ids
+        return (cost if self.metric == "l2" else -cost), ids
+    def cost(self, Q, start, end):
+        """-q·x, or ‖x‖² - 2 q·x of (9), for vectors start to end: (m, d) @ (d, n) -> (m, n)."""
+        if self.metric == "ip":
+            return -Q @ self.X[start:end].T
+        return (-2 * Q) @ self.X[start:end].T + self.squares[start:end]
+    def search_block(self, Q, k):
+        """The costs and ids of the k best, block by block."""
+        best, step = [], max(BLOCK, 2**20 // (len(Q) + 1))
+        for a in range(0, max(len(self.X), 1), step):
+            b = min(a + step, len(self.X))
+            best.append(best_k(self.cost(Q, a, b), np.arange(a, b), k))
+        return best_k(*map(np.hstack, zip(*best)), k) if best[1:] else best[0]
 # %%
 def faiss_index(index, vectors):
     """The library version of a FlatIndex, and of the IVFIndex (whose cells are lists there) and the
@@ -434,16 +435,19 @@ class IVFIndex(FlatIndex):
     def search_block(self, Q, k):
         """Equation (11): each probed list once, for all the queries that probe it."""
         cells = self.quantizer.search_block(Q, self.nprobe)[1]  # (m, nprobe)
-        cost = np.full((*cells.shape, k), np.inf, dtype=np.float32)
-        ids = np.full(cost.shape, -1)
-        for cell in np.unique(cells):
-            start, end = self.border[cell], self.border[cell + 1]
-            if start < end:
-                at = np.nonzero(cells == cell)
-                cost[at], places = super().search_block(Q[at[0]], k, start, end)
-                ids[at] = np.where(places >= 0, self.ids[places], -1)
-        shape = len(Q), self.nprobe * k
-        return best_k(cost.reshape(shape), ids.reshape(shape), k)
+        start, size = np.array(self.border[:-1]), np.diff(self.border)
+        shape, order = (len(Q), self.nprobe * int(size.max())), np.argsort(cells, axis=None)
+        if len(Q) > 1 and math.prod(shape) > 2**22:  # too much at once
+            halves = [self.search_block(half, k) for half in np.array_split(Q, 2)]
+            return tuple(map(np.concatenate, zip(*halves)))
+        cost = np.full((cells.size, size.max()), np.inf, np.float32)  # a row: one query, one cell
+        ends = np.searchsorted(cells.ravel()[order], np.arange(len(size) + 1))
+        for j in np.unique(cells):
+            rows = order[ends[j] : ends[j + 1]]
+            cost[rows, : size[j]] = self.cost(Q[rows // self.nprobe], start[j], start[j] + size[j])
+        places = (start[cells][:, :, None] + np.arange(size.max())).reshape(shape)
+        cost, ids = best_k(cost.reshape(shape), self.ids.take(places, mode="clip"), k)
+        return cost, np.where(cost < np.inf, ids, -1)
 # Try: groups=20_000 in make_vectors, which is no groups at all. What is left of recall?
 # %% [markdown]
 """
@@ -485,14 +489,14 @@ class PQIndex(FlatIndex):
         return np.array([((C[:, None] - q) ** 2).sum(axis=2) for q, C in pieces])
     def search_block(self, Q, k):
         """Equation (13) for all codes, block by block."""
-        T, n, best = self.tables(Q), self.codes.shape[1], []
-        for a in range(0, max(n, 1), BLOCK):
-            codes = self.codes[:, a : a + BLOCK]
+        T, n, best, step = self.tables(Q), self.codes[0].size, [], max(BLOCK, 2**20 // (len(Q) + 1))
+        for a in range(0, max(n, 1), step):
+            codes = self.codes[:, a : a + step]
             cost = T[0].take(codes[0], axis=0)  # (block, m)
             for table, code in zip(T[1:], codes[1:]):
                 cost += table.take(code, axis=0)
-            best.append(best_k(cost.T, np.arange(a, a + len(cost)), k))
-        return best_k(*map(np.hstack, zip(*best)), k)
+            best.append(best_k(np.ascontiguousarray(cost.T), np.arange(a, a + len(cost)), k))
+        return best_k(*map(np.hstack, zip(*best)), k) if best[1:] else best[0]
 def demo_indexes(plot=False):
     """What the three indexes find, faiss beside them. tests/benchmark.py adds the time."""
     print("\n== Flat, IVF, PQ: how many of the 10 nearest of 20000 vectors are found? ==\n")
@@ -875,11 +879,9 @@ def main(demos, argv=None):
     parser.add_argument("--model", metavar="FOLDER_OR_NAME", help="a sentence-transformers model")
     parser.add_argument("--fetch", action="store_true", help="download the model of that name")
     parser.add_argument("--llm", metavar="FOLDER", help="a local language model writes the answer")
-    parser.add_argument("--demo", nargs="+", metavar="NAME", default=[], help=", ".join(names))
+    parser.add_argument("--demo", nargs="+", choices=names, default=[], help="run just these")
     parser.add_argument("--plot", action="store_true", help="no pictures in this chapter")
     args = parser.parse_args([] if argv is None and "ipykernel" in sys.modules else argv)
-    for name in set(args.demo) - set(names):
-        parser.error(f"no demo is named {name!r}; there are {', '.join(names)}")
     if not (args.question or args.docs is not None or args.model or args.llm or args.fetch):
         return run_demos([names[name] for name in args.demo or names], args.plot)
     if hasattr(sys.stdout, "reconfigure"):  # a screen without Greek letters must not stop us
