@@ -794,6 +794,61 @@ def newton_100k(n=100_000):
     return newton(n)
 
 
+# --- rag_basics.py
+
+
+def vector_search(make, name, n, m):
+    """One index and faiss's with the same centres, k = 10; the title tells the recall."""
+
+    def row(n=n):
+        X, Q = rag.make_vectors(np.random.default_rng(0), n, m, groups=2000)
+        index = make(X)
+        library, exact = rag.faiss_index(index, X), rag.FlatIndex(X).search(Q, 10)[1]
+        found, theirs = (rag.recall(i.search(Q, 10)[1], exact) for i in (index, library))
+        row.__doc__ = f"{name}, {m} x 100k: {found:.3f}, {theirs:.3f} found"
+        return Pair(lambda: index.search(Q, 10)[0], lambda: library.search(Q, 10)[0], 1e-5)
+
+    row.__name__ = f"{name.replace(' ', '_').lower()}_{m}"
+    return row
+
+
+def flat(X):
+    return rag.FlatIndex(X)
+
+
+def ivf(X):
+    return rag.IVFIndex(X, max(1, min(316, len(X) // 30)), 8)
+
+
+def pq(X):
+    return rag.PQIndex(X, 8, 8)
+
+
+def bm25():
+    """BM25, 100 queries, 10k documents (scipy.sparse)"""
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    chance = 1 / np.arange(100, 20_100)  # as after dropping the stop words
+    words = [f"w{i}" for i in range(20_000)]
+    draw = rng.choice(20_000, size=(10_100, 60), p=chance / chance.sum())
+    texts = [" ".join(words[i] for i in row) for row in draw[:10_000]]
+    queries = [" ".join(words[i] for i in rng.choice(row, 5)) for row in draw[10_000:]]
+    index = rag.BM25Index(texts, str.split)
+    matrix = sparse.csc_matrix((index.weights, index.ids, index.border), (10_000, len(index.column)))
+
+    def library(query):
+        columns = [index.column[term] for term in query.split() if term in index.column]
+        scores = np.asarray(matrix[:, columns].sum(axis=1))[:, 0]
+        return -np.sort(np.partition(-scores, 9)[:10])
+
+    return Pair(
+        lambda: np.array([index.search(query, 10)[0] for query in queries]),
+        lambda: np.array([library(query) for query in queries]),
+        1e-10,
+    )
+
+
 ROWS = {}  # chapter: its rows, in reading order
 ROWS["linear_models"] = [
     least_squares, ridge, lasso_01, lasso_001, logistic, softmax, linear_svm, kernel_svm_1, kernel_svm_10,
@@ -815,6 +870,10 @@ ROWS["tree_models"] = [
     classification_tree_1k, classification_tree_10k, classification_tree_100k, regression_tree,
     regression_tree_8, tree_prediction, forest, forest_sqrt, boosting_stumps, boosting_depth_3,
     newton_10k, newton_100k,
+]  # fmt: skip
+ROWS["rag_basics"] = [
+    bm25, *[vector_search(make, name, 100_000, m) for m in (100, 1)
+            for name, make in [("flat", flat), ("IVF, nprobe 8", ivf), ("PQ, 8 bytes", pq)]],
 ]  # fmt: skip
 
 
