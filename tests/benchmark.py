@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import linear_models as lm
 import tree_models as tm
 import optimization as op
+import rag_basics as rag
 from utils import compare, make_regression
 
 
