@@ -415,6 +415,13 @@ def test_ivf_index_with_all_cells_probed_is_exact_and_ties_go_by_id():
     assert ids.tolist() == [[1, 0, -1]] and scores.tolist() == [[1, 4, np.inf]]
 
 
+def test_ivf_index_takes_queries_in_parts_when_their_lists_are_long():
+    X = np.random.default_rng(0).integers(-9, 10, size=(40_000, 2)).astype(float)
+    index = IVFIndex(X, 2, 2)  # 200 queries x 2 cells x 20000 are more than 2**22
+    for ours, exact in zip(index.search(X[:200], 3), FlatIndex(X).search(X[:200], 3)):
+        assert np.array_equal(ours, exact)
+
+
 def test_ivf_index_recall_grows_with_nprobe():
     X, Q = rag.make_vectors(np.random.default_rng(0), 3000, 50, 16)
     exact, index = FlatIndex(X).search(Q, 10)[1], IVFIndex(X, 50)
@@ -614,7 +621,7 @@ def test_build_prompt_refuses():
 
 
 def test_answer_by_hand():
-    text = "# Bias\nWhat is the Adam bias?\nIt is towards zero at the start.\n\nBirds fly south in winter months. Adam divides it away again.\n"
+    text = "# Bias of Adam as all the books have it\nWhat is the Adam bias?\nIt is towards zero at the start.\n\nBirds fly south in winter months. Adam divides it away again.\n"
     ours = rag.Retriever(rag.chunk_all([("a.md", text)]))
     chunks, sentences = rag.answer("Adam bias?", ours)
     assert sentences == [("It is towards zero at the start.", 1, 3), ("Adam divides it away again.", 1, 5)]
@@ -671,6 +678,9 @@ def test_transformers_answer_writes_from_the_prompt(tiny_llm):
     assert rag.transformers_answer(tiny_llm, "Which water?", [long, *CHUNKS], tokens=20)[1] == CHUNKS
     with pytest.raises(ValueError, match="--llm"):
         rag.transformers_answer("no/such/folder", "q", CHUNKS)
+    for tokens in (300, 299):  # no position is left for the prompt
+        with pytest.raises(ValueError, match="budget must leave room"):
+            rag.transformers_answer(tiny_llm, "Which water?", CHUNKS, tokens=tokens)
 
 
 def test_transformers_answer_uses_the_chat_template(tiny_llm, tmp_path):
@@ -692,6 +702,24 @@ def test_sentence_transformers_model_loads_a_folder_and_explains_what_is_missing
     for name in ["no-one/no-such-model", "no-one/no-such-model@v1", "../..", "", "a b c"]:
         with pytest.raises(ValueError, match="--model .*--fetch"):
             rag.sentence_transformers_model(name)
+
+
+@pytest.mark.parametrize("name, revision", [("a/b", None), ("a/b@v2", "v2")])
+@pytest.mark.parametrize("fetch", [True, False])
+def test_sentence_transformers_model_fetches_only_when_asked_and_pins_the_revision(monkeypatch, name, revision, fetch):
+    import transformers
+
+    asked = []
+
+    def snapshot(repository, **options):
+        asked.append((repository, options["revision"], options["local_files_only"]))
+        assert not any("bin" in pattern or "pt" in pattern for pattern in options["allow_patterns"])
+        raise OSError("stop here")
+
+    monkeypatch.setattr(transformers.utils.hub, "snapshot_download", snapshot)
+    with pytest.raises(ValueError, match="stop here"):
+        rag.sentence_transformers_model(name, fetch)
+    assert asked == [("a/b", revision, not fetch)]
 
 
 # --- Evaluation --------------------------------------------------------------------------
