@@ -156,6 +156,8 @@ def unroll(step, weights, x, h0, *c0):
     """Run a step over x (T, B, D) from h₀ (LSTM: and c₀) (B, H): h (T, B, H), the final states,
     and back(dh) (LSTM: and dc, for the final c) -> dx, dh₀ (dc₀), and the weights' gradients."""
     x, H = check_shape("x", x, None, None, len(weights.Wx)), len(weights.Wh)
+    if len(c0) != (step is lstm_step):
+        raise ValueError("lstm_step starts from h0 and c0, the other steps from h0 alone")
     states = [check_shape(f"{n}0", s, x.shape[1], H) for n, s in zip("hc", (h0, *c0))]
     a, to_x = affine(x, weights.Wx, weights.bx)  # the inputs' part of all steps at once
     h, to_steps = np.empty((len(x) + 1, x.shape[1], H)), []
@@ -166,6 +168,8 @@ def unroll(step, weights, x, h0, *c0):
         to_steps.append(to_step)
     def back(dh, *dlast):
         """Backpropagation through time (2), then (3). Werbos (1990)."""
+        if len(dlast) != len(c0):
+            raise ValueError("back takes dh, and for the LSTM dc, of the final cell, as well")
         dh, (da, du) = check_shape("dh", dh, *h[1:].shape), np.empty((2, *a.shape))
         onward, *dc = np.zeros_like(h[0]), *(check_shape("dc", d, *h[0].shape) for d in dlast)
         for t in range(len(x) - 1, -1, -1):
@@ -393,6 +397,8 @@ HEAD = 8  # columns of a head in the GPT, which thus has E / 8 heads
 
 def init_gpt(rng, vocab, context, width=32, layers=2):
     """Matrices normal with standard deviation 0.08, biases 0, gains 1; GELU on 4E columns."""
+    for name, count in [("vocab", vocab), ("context", context), ("layers", layers)]:
+        check_number(name, count, least=1, integer=True)
     if check_number("width", width, least=HEAD, integer=True) % HEAD:
         raise ValueError(f"width must be a multiple of {HEAD}, not {width}")
     E, L, stacked = width, layers, []

@@ -241,6 +241,20 @@ def test_unroll_refuses_bad_input(x, h0, error, words):
         sm.unroll(sm.rnn_step, sm.init_recurrent(np.random.default_rng(0), 3, 4), x, h0)
 
 
+def test_unroll_says_which_steps_have_a_cell():
+    rng, x, zero = np.random.default_rng(0), np.zeros((5, 2, 3)), np.zeros((2, 4))
+    lstm, gru = sm.init_recurrent(rng, 3, 4, 4), sm.init_recurrent(rng, 3, 4, 3)
+    for step, weights, start in [(sm.lstm_step, lstm, [zero]), (sm.gru_step, gru, [zero, zero])]:
+        with pytest.raises(ValueError, match="lstm_step starts from h0 and c0"):
+            sm.unroll(step, weights, x, *start)
+    for step, weights, start, upstream in [
+        (sm.lstm_step, lstm, [zero, zero], [np.zeros((5, 2, 4))]),
+        (sm.gru_step, gru, [zero], [np.zeros((5, 2, 4)), zero]),
+    ]:
+        with pytest.raises(ValueError, match="back takes dh, and for the LSTM dc"):
+            sm.unroll(step, weights, x, *start)[-1](*upstream)
+
+
 def test_unroll_refuses_bad_gradients_and_bad_cells():
     weights, zero = sm.init_recurrent(np.random.default_rng(0), 3, 4, 4), np.zeros((2, 4))
     with pytest.raises(ValueError, match=r"c0 must have shape \(2, 4\)"):
@@ -471,6 +485,12 @@ def test_init_gpt_shapes_and_spread(layers, width):
             assert abs(array.mean()) < 0.03 and 0.06 < array.std() < 0.1, name
     options = sm.init_gpt(np.random.default_rng(0), 11, 9)
     assert options.W_up.shape == (2, 32, 128)
+
+
+@pytest.mark.parametrize("sizes, words", [((0, 6, 8, 1), "vocab"), ((5, 2.5, 8, 1), "context"), ((5, 6, 8, 0), "layers"), ((5, "6", 8, 1), "context")])
+def test_init_gpt_refuses_sizes_that_leave_nothing(sizes, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        sm.init_gpt(np.random.default_rng(0), *sizes)
 
 
 @pytest.mark.parametrize("width, words", [(12, "multiple of 8, not 12"), (4, "width must be at least 8"), (0, "width must")])
