@@ -1118,7 +1118,7 @@ def test_data_parallel_sgd_refuses_bad_input(options, words):
 
 @pytest.fixture
 def jobs(monkeypatch):
-    """Every process that torch_data_parallel starts."""
+    """Every process that torch_workers starts."""
     started, popen = [], subprocess.Popen
 
     def record(*args, **options):
@@ -1129,40 +1129,60 @@ def jobs(monkeypatch):
     return started
 
 
-def test_torch_data_parallel_stops_its_workers_at_the_time_limit(jobs):
+def ended(jobs):
+    return len(jobs) == 2 and all(job.poll() is not None and job.stdin.closed for job in jobs)
+
+
+def parallel_task(splits=((12, 12),), ddp=(False,)):
     X, y, w = regression()
+    return dict(X=X, y=y, w=w, lr=0.05, steps=200, splits=splits, ddp=ddp)
+
+
+def test_torch_workers_stops_them_at_the_time_limit(jobs):
     with pytest.raises(subprocess.TimeoutExpired, match="timed out"):
-        op.torch_data_parallel(X, y, w, 0.05, 5, [(12, 12)], seconds=0.1)
-    assert len(jobs) == 2 and all(job.poll() is not None for job in jobs)
+        with op.torch_workers(2, seconds=0.1) as run:
+            run(**parallel_task())
+    assert ended(jobs)
+
+
+def test_torch_workers_without_a_task_are_stopped(jobs):
+    with pytest.raises(KeyError, match="no data"):
+        with op.torch_workers(2):
+            raise KeyError("no data")
+    assert ended(jobs)
 
 
 @pytest.mark.parametrize("codes", [(1, 1), (0, 1), (1, 0)])
-def test_torch_data_parallel_says_when_a_worker_failed(codes, jobs, monkeypatch):
+def test_torch_workers_says_when_one_failed(codes, jobs, monkeypatch):
+    """Before it took its task, so that the pipe is broken; the task is larger than a pipe holds."""
     popen = subprocess.Popen
 
     def exits(command, **options):
-        return popen([sys.executable, "-c", f"raise SystemExit({codes[int(command[-1])]})"], **options)
+        return popen([sys.executable, "-c", f"raise SystemExit({codes[int(command[-2])]})"], **options)
 
     monkeypatch.setattr(subprocess, "Popen", exits)
     with pytest.raises(RuntimeError, match="a worker failed"):
-        op.torch_data_parallel(*regression(), 0.05, 5, [(12, 12)])
-    assert len(jobs) == 2 and all(job.poll() is not None for job in jobs)
+        with op.torch_workers(2) as run:
+            run(**parallel_task(), padding=np.zeros(10**5))
+    assert ended(jobs)
 
 
-def test_data_parallel_sgd_matches_two_processes_of_torch(jobs, tmp_path, monkeypatch):
+def test_torch_workers_match_data_parallel_sgd(jobs, tmp_path, monkeypatch):
     """Equal and unequal shards, in both processes; DistributedDataParallel takes the plain mean.
 
     From another folder: the processes must find optimization.py where this one found it."""
     monkeypatch.chdir(tmp_path)
-    X, y, w = regression()
     splits, ddp = [(12, 12), (17, 7)] * 2, [False, False, True, True]
-    theirs = op.torch_data_parallel(X, y, w, 0.05, 200, splits, ddp)
-    assert len(jobs) == 2 and all(job.poll() == 0 for job in jobs)
-    for run, sizes in enumerate(splits):
+    with op.torch_workers(2) as run:
+        theirs = run(**parallel_task(splits, ddp))
+        assert all(job.poll() == 0 for job in jobs)
+    assert ended(jobs)
+    X, y, w = regression()
+    for i, sizes in enumerate(splits):
         gradient = op.squared_error_gradient(X, y)
-        ours = op.data_parallel_sgd(gradient, w, 0.05, 200, sizes, weighted=not ddp[run])
-        what = f"rows {sizes}, ddp {ddp[run]}"
-        agree(what, [ours, ours], theirs[:, run], *op.ALLOWED["data-parallel"])
+        ours = op.data_parallel_sgd(gradient, w, 0.05, 200, sizes, weighted=not ddp[i])
+        what = f"rows {sizes}, ddp {ddp[i]}"
+        agree(what, [ours, ours], theirs[:, i], *op.ALLOWED["data-parallel"])
 
 
 # --- the race ----------------------------------------------------------------------------
