@@ -913,6 +913,7 @@ def test_make_windows_by_hand():
     ([1, 2, 3], 1, 0, ValueError, "ahead must be at least 1"),
     ([1, 2, 3], 1, 5, ValueError, "p "),
     ([1, 2, 3], 1.5, 1, TypeError, "p "),
+    ([1, 2, 3], 1, 1.0, TypeError, "ahead must be a whole number"),
     ([1, np.nan, 3], 1, 1, ValueError, "series must hold finite"),
     ([], 1, 1, ValueError, "series must have"),
     ([[1, 2, 3]], 1, 1, ValueError, "series must have 1 dim"),
@@ -938,7 +939,8 @@ def test_time_folds_equal_time_series_split(n, k, gap):
 @pytest.mark.parametrize("n, k, gap, error, words", [
     (5, 5, 0, ValueError, "k must be"), (5, 0, 0, ValueError, "k must be"), (10, 2, -1, ValueError, "gap must be"),
     ("10", 2, 0, TypeError, "n must be"), (1, 1, 0, ValueError, "n must be at least 2"),
-    (10, 2, 4, ValueError, "gap must be at least 0 and below 4"), (10, 1.5, 0, TypeError, "k must be")])
+    (10, 2, 4, ValueError, "gap must be at least 0 and below 4"), (10, 1.5, 0, TypeError, "k must be"),
+    (10.0, 2, 0, TypeError, "n must be a whole number"), (10, 2, 1.0, TypeError, "gap must be a whole number")])
 def test_time_folds_refuse_what_leaves_nothing_to_train_on(n, k, gap, error, words):
     with pytest.raises(error, match=words):
         sm.time_folds(n, k, gap)
@@ -952,7 +954,7 @@ def test_seasonal_naive_by_hand():
     for period, error in [(5, ValueError), (0, ValueError), (1.5, TypeError)]:
         with pytest.raises(error, match="period must be"):
             sm.seasonal_naive(series, 4, period)
-    for start, error in [(0, ValueError), (6, ValueError), (None, TypeError)]:
+    for start, error in [(0, ValueError), (6, ValueError), (None, TypeError), (4.0, TypeError)]:
         with pytest.raises(error, match="start must be"):
             sm.seasonal_naive(series, start)
 
