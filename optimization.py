@@ -18,8 +18,8 @@ Nothing but numpy is needed until a part called "The library version".
     t         number of the step; in a line search, the length of a step
 """
 # %%
+import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -499,7 +499,6 @@ def clip_by_global_norm(grads, max_norm):
 def demo_schedules(plot=False):
     """The shape of each schedule, and a clipped walk beside one that falls off a cliff."""
     from torch.optim import lr_scheduler
-
     print("\n== Schedules and clipping: when should a step be short? ==")
     print("\n  lr at t =             0     20     40     60     80     99")
     (results, p), up = ([], rosenbrock()), lambda w: -np.ones(1)  # a slope of 1: each step is lr
@@ -740,13 +739,14 @@ def torch_worker(folder, rank, K):
     import torch
     import torch.distributed as dist
 
-    task, paths = pickle.load(sys.stdin.buffer), []  # waits for it
+    torch.set_default_dtype(torch.float64)
+    task, paths = json.load(sys.stdin), []  # waits for it
     store, limit = dist.FileStore(f"{folder}/store"), timedelta(seconds=30)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=K, timeout=limit)
     for sizes, ddp in zip(task["splits"], task["ddp"], strict=True):
         mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         X, y = torch.tensor(task["X"][mine]), torch.tensor(task["y"][mine])
-        model = torch.nn.Linear(X.shape[1], 1, bias=False, dtype=torch.float64)
+        model = torch.nn.Linear(X.shape[1], 1, bias=False)
         model.weight.data[0] = torch.tensor(task["w"])
         copy = torch.nn.parallel.DistributedDataParallel(model) if ddp else model
         path = [task["w"]]
@@ -775,9 +775,10 @@ def torch_workers(K, seconds=60):
         env["GLOO_SOCKET_IFNAME"] = loopback[sys.platform]
 
     def _run(**task):
+        text = json.dumps({name: np.asarray(value).tolist() for name, value in task.items()})
         for job in jobs:
-            with suppress(BrokenPipeError), job.stdin:  # one that failed shows in codes
-                pickle.dump(task, job.stdin)
+            with suppress(BrokenPipeError), job.stdin:  # one that failed is told by its code
+                job.stdin.write(text.encode())
         codes = [job.wait(timeout=seconds) for job in jobs]
         if any(codes):
             raise RuntimeError("a worker failed; what it said stands above")
