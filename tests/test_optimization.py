@@ -230,7 +230,7 @@ def test_minibatch_sgd_averaging_beats_the_last_iterate():
     assert np.linalg.norm(mean) < 0.2 * np.sqrt(np.mean(np.sum(last**2, axis=1)))
 
 
-# --- optimizers: the state and the step ----------------------------------------------------
+# --- every optimizer, by name
 ALL = {
     op.SGD: dict(lr=0.1),
     op.Adagrad: dict(lr=0.1),
@@ -238,151 +238,6 @@ ALL = {
     op.Adam: dict(lr=0.1),
     op.AdamW: dict(lr=0.1),
 }
-
-
-@pytest.mark.parametrize("method", ALL)
-def test_optimizer_params_keep_their_shapes_and_move_together(method):
-    given = [np.ones((2, 3)), np.full((), 2.0), np.array([3, 4]), np.ones((1, 2, 1), np.float32)]
-    optimizer = method(given, **ALL[method])
-    assert [p.shape for p in optimizer.params] == [(2, 3), (), (2,), (1, 2, 1)]
-    agree("w", optimizer.w, [1, 1, 1, 1, 1, 1, 2, 3, 4, 1, 1], *HAND)
-    optimizer.step([np.ones((2, 3)), np.ones(()), np.ones(2), np.ones((1, 2, 1))])
-    assert all(np.all(p < g) for p, g in zip(optimizer.params, given))
-    assert all(np.shares_memory(p, optimizer.w) for p in optimizer.params)
-    assert np.array_equal(given[2], [3, 4]) and np.array_equal(given[0], np.ones((2, 3)))
-
-
-@pytest.mark.parametrize("method", ALL)
-def test_optimizer_gives_one_vector_a_matrix_and_a_list_the_same_steps(method):
-    rng = np.random.default_rng(3)
-    w, grads = rng.normal(size=6), rng.normal(size=(5, 6))
-    ends = []
-    for shaped in [
-        lambda v: v,
-        lambda v: list(v),
-        lambda v: v.reshape(2, 3),
-        lambda v: v.reshape(2, 3).tolist(),
-        lambda v: np.asfortranarray(v.reshape(2, 3)),
-        lambda v: [v[:4].reshape(2, 2), v[4:]],
-        lambda v: (v[:1], v[1:].reshape(5, 1)),
-    ]:
-        optimizer = method(shaped(w), **ALL[method])
-        for g in grads:
-            optimizer.step(shaped(g))
-        ends.append(optimizer.w)
-    agree("ends", ends, [ends[0]] * len(ends), *HAND)
-
-
-@pytest.mark.parametrize("method", ALL)
-def test_optimizer_takes_integers_float32_and_read_only_arrays_and_changes_none(method):
-    w, g = np.array([1, -2, 3]), np.array([1, 2, -1], dtype=np.float32)
-    w.flags.writeable = g.flags.writeable = False
-    optimizer = method(w, **ALL[method])
-    optimizer.step(g)
-    plain = method([1.0, -2.0, 3.0], **ALL[method])
-    plain.step([1.0, 2.0, -1.0])
-    agree("w", optimizer.params, plain.params, *HAND)
-    assert np.array_equal(w, [1, -2, 3]) and optimizer.params.dtype == float
-
-
-@pytest.mark.parametrize("method", ALL)
-def test_optimizer_in_blocks_matches_torch_on_a_long_vector(method):
-    rng, n = np.random.default_rng(4), 2 * op.BLOCK + 3
-    w, g = rng.normal(size=n), rng.normal(size=n)
-    options = dict(lr=0.1, momentum=0.9) if method is op.SGD else ALL[method]
-    ours = op.descend(method(w, **options), lambda w: g * w, 3)
-    theirs = op.torch_path(
-        op.torch_optimizer(method.__name__, w, **options), lambda w: g * w, 3
-    )
-    agree("path", ours, theirs, *op.ALLOWED["momentum"])
-
-
-@pytest.mark.parametrize("method", ALL)
-@pytest.mark.parametrize(
-    "params, grads, words",
-    [
-        (np.ones(2), np.ones(3), "the gradient must have the shape"),
-        (np.ones(2), np.ones((2, 1)), "the gradient must have the shape"),
-        (np.ones((2, 2)), np.ones(4), "the gradient must have the shape"),
-        (np.ones(2), [np.ones(2)], "the gradient must have the shape"),
-        ([np.ones(2), np.ones(3)], [np.ones(2)], "the gradient must have the shape"),
-        ([np.ones(2), np.ones(3)], [np.ones(3), np.ones(2)], "the gradient must have the shape"),
-        ([np.ones(2), np.ones(2)], np.ones((2, 2)), "the gradient must have the shape"),
-        ([np.ones(2)], None, "the gradient must have the shape"),
-        (np.ones(2), None, "the gradient must have the shape"),
-        (np.ones(2), [1.0, np.nan], "the gradient must hold finite numbers"),
-        (np.ones(2), [np.inf, 1.0], "the gradient must hold finite numbers"),
-        (np.ones(2), [1.0, -np.inf], "the gradient must hold finite numbers"),
-        (np.ones(2), [1e101, 1.0], "the gradient must hold finite numbers"),
-        (np.ones(2), [1.0, -1e101], "the gradient must hold finite numbers"),
-        ([np.ones(2), np.ones(1)], [np.ones(2), np.full(1, np.nan)], "the gradient must hold"),
-        (np.ones(2), ["a", "b"], "the gradient must hold real numbers"),
-        (np.ones(2), [1j, 2.0], "the gradient must hold real numbers"),
-    ],
-)
-def test_optimizer_refuses_a_bad_gradient_and_does_not_move(method, params, grads, words):
-    optimizer = method(params, **ALL[method])
-    before = optimizer.w.copy()
-    with pytest.raises((ValueError, TypeError), match=words):
-        optimizer.step(grads)
-    assert np.array_equal(optimizer.w, before) and optimizer.t == 0 and not optimizer.state.any()
-
-
-@pytest.mark.parametrize("method", ALL)
-@pytest.mark.parametrize(
-    "params, words",
-    [
-        ([], "params must have"),
-        ([1.0, np.nan], "params must hold finite"),
-        ([np.ones(2), np.array([np.inf])], "params must hold finite"),
-        ([[1.0], [1.0, 2.0]], "params must be rectangular"),
-        ("abc", "params must hold real numbers"),
-        (None, "params must hold real numbers"),
-        ([np.ones(2), "abc"], "params must hold real numbers"),
-    ],
-)
-def test_optimizer_refuses_bad_params(method, params, words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        method(params, **ALL[method])
-
-
-@pytest.mark.parametrize(
-    "method, options, words",
-    [
-        *[(m, dict(lr=lr), "lr must be") for m in ALL for lr in (-0.1, np.nan, np.inf, "1", None)],
-        *[(m, dict(lr=0.1, weight_decay=-1), "weight_decay must be at least 0") for m in ALL],
-        *[(m, dict(lr=0.1, weight_decay=np.nan), "weight_decay must be") for m in ALL],
-        *[(m, dict(lr=0.1, eps=0), "eps must be above 0") for m in ALL if m is not op.SGD],
-        *[(m, dict(lr=0.1, eps=np.nan), "eps must be") for m in ALL if m is not op.SGD],
-        (op.SGD, dict(lr=0.1, momentum=1.0), "momentum must be at least 0 and below 1"),
-        (op.SGD, dict(lr=0.1, momentum=-0.1), "momentum must be at least 0"),
-        (op.SGD, dict(lr=0.1, dampening=-0.1), "dampening must be at least 0"),
-        (op.SGD, dict(lr=0.1, dampening=1.1), "dampening must be at least 0 and at most 1"),
-        (op.SGD, dict(lr=0.1, nesterov=True), "nesterov needs momentum"),
-        (op.SGD, dict(lr=0.1, momentum=0.9, dampening=0.1, nesterov=True), "nesterov needs"),
-        (op.RMSprop, dict(alpha=1.0), "alpha must be at least 0 and below 1"),
-        (op.RMSprop, dict(alpha=-0.1), "alpha must be at least 0"),
-        *[(m, dict(betas=(1.0, 0.9)), "betas must be") for m in (op.Adam, op.AdamW)],
-        *[(m, dict(betas=(0.9, -0.1)), "betas must be") for m in (op.Adam, op.AdamW)],
-        *[(m, dict(betas=0.9), "betas must be a pair") for m in (op.Adam, op.AdamW)],
-        *[(m, dict(betas=(0.9,)), "betas must be a pair") for m in (op.Adam, op.AdamW)],
-        (op.Adam, dict(betas=(0.9, 0.9, 0.9)), "betas must be a pair"),
-    ],
-)
-def test_optimizer_refuses_bad_options(method, options, words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        method([1.0], **options)
-
-
-def test_optimizer_options_at_their_bounds_are_allowed():
-    for method, options in [
-        (op.SGD, dict(lr=0, momentum=0.0, dampening=1.0)),
-        (op.RMSprop, dict(lr=0, alpha=0.0, weight_decay=0)),
-        (op.Adam, dict(lr=0, betas=[0.0, 0.0])),
-    ]:
-        optimizer = method([1.0], **options)
-        optimizer.step([1.0])
-        agree("lr 0 stays", optimizer.params, [1.0], *HAND)
 
 
 def parity(method, name, seed, row, **options):
@@ -598,6 +453,152 @@ def test_optimizer_on_many_small_tensors_matches_torch(method):
         library.step()
     theirs = np.concatenate([tensor.numpy().ravel() for tensor in tensors])
     agree("all parameters", optimizer.w, theirs, *op.ALLOWED["Adam, AdamW"])
+
+
+# --- optimizers: the state and the step ----------------------------------------------------
+@pytest.mark.parametrize("method", ALL)
+def test_optimizer_params_keep_their_shapes_and_move_together(method):
+    given = [np.ones((2, 3)), np.full((), 2.0), np.array([3, 4]), np.ones((1, 2, 1), np.float32)]
+    optimizer = method(given, **ALL[method])
+    assert [p.shape for p in optimizer.params] == [(2, 3), (), (2,), (1, 2, 1)]
+    agree("w", optimizer.w, [1, 1, 1, 1, 1, 1, 2, 3, 4, 1, 1], *HAND)
+    optimizer.step([np.ones((2, 3)), np.ones(()), np.ones(2), np.ones((1, 2, 1))])
+    assert all(np.all(p < g) for p, g in zip(optimizer.params, given))
+    assert all(np.shares_memory(p, optimizer.w) for p in optimizer.params)
+    assert np.array_equal(given[2], [3, 4]) and np.array_equal(given[0], np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_optimizer_gives_one_vector_a_matrix_and_a_list_the_same_steps(method):
+    rng = np.random.default_rng(3)
+    w, grads = rng.normal(size=6), rng.normal(size=(5, 6))
+    ends = []
+    for shaped in [
+        lambda v: v,
+        lambda v: list(v),
+        lambda v: v.reshape(2, 3),
+        lambda v: v.reshape(2, 3).tolist(),
+        lambda v: np.asfortranarray(v.reshape(2, 3)),
+        lambda v: [v[:4].reshape(2, 2), v[4:]],
+        lambda v: (v[:1], v[1:].reshape(5, 1)),
+    ]:
+        optimizer = method(shaped(w), **ALL[method])
+        for g in grads:
+            optimizer.step(shaped(g))
+        ends.append(optimizer.w)
+    agree("ends", ends, [ends[0]] * len(ends), *HAND)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_optimizer_takes_integers_float32_and_read_only_arrays_and_changes_none(method):
+    w, g = np.array([1, -2, 3]), np.array([1, 2, -1], dtype=np.float32)
+    w.flags.writeable = g.flags.writeable = False
+    optimizer = method(w, **ALL[method])
+    optimizer.step(g)
+    plain = method([1.0, -2.0, 3.0], **ALL[method])
+    plain.step([1.0, 2.0, -1.0])
+    agree("w", optimizer.params, plain.params, *HAND)
+    assert np.array_equal(w, [1, -2, 3]) and optimizer.params.dtype == float
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_optimizer_in_blocks_matches_torch_on_a_long_vector(method):
+    rng, n = np.random.default_rng(4), 2 * op.BLOCK + 3
+    w, g = rng.normal(size=n), rng.normal(size=n)
+    options = dict(lr=0.1, momentum=0.9) if method is op.SGD else ALL[method]
+    ours = op.descend(method(w, **options), lambda w: g * w, 3)
+    theirs = op.torch_path(
+        op.torch_optimizer(method.__name__, w, **options), lambda w: g * w, 3
+    )
+    agree("path", ours, theirs, *op.ALLOWED["momentum"])
+
+
+@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize(
+    "params, grads, words",
+    [
+        (np.ones(2), np.ones(3), "the gradient must have the shape"),
+        (np.ones(2), np.ones((2, 1)), "the gradient must have the shape"),
+        (np.ones((2, 2)), np.ones(4), "the gradient must have the shape"),
+        (np.ones(2), [np.ones(2)], "the gradient must have the shape"),
+        ([np.ones(2), np.ones(3)], [np.ones(2)], "the gradient must have the shape"),
+        ([np.ones(2), np.ones(3)], [np.ones(3), np.ones(2)], "the gradient must have the shape"),
+        ([np.ones(2), np.ones(2)], np.ones((2, 2)), "the gradient must have the shape"),
+        ([np.ones(2)], None, "the gradient must have the shape"),
+        (np.ones(2), None, "the gradient must have the shape"),
+        (np.ones(2), [1.0, np.nan], "the gradient must hold finite numbers"),
+        (np.ones(2), [np.inf, 1.0], "the gradient must hold finite numbers"),
+        (np.ones(2), [1.0, -np.inf], "the gradient must hold finite numbers"),
+        (np.ones(2), [1e101, 1.0], "the gradient must hold finite numbers"),
+        (np.ones(2), [1.0, -1e101], "the gradient must hold finite numbers"),
+        ([np.ones(2), np.ones(1)], [np.ones(2), np.full(1, np.nan)], "the gradient must hold"),
+        (np.ones(2), ["a", "b"], "the gradient must hold real numbers"),
+        (np.ones(2), [1j, 2.0], "the gradient must hold real numbers"),
+    ],
+)
+def test_optimizer_refuses_a_bad_gradient_and_does_not_move(method, params, grads, words):
+    optimizer = method(params, **ALL[method])
+    before = optimizer.w.copy()
+    with pytest.raises((ValueError, TypeError), match=words):
+        optimizer.step(grads)
+    assert np.array_equal(optimizer.w, before) and optimizer.t == 0 and not optimizer.state.any()
+
+
+@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize(
+    "params, words",
+    [
+        ([], "params must have"),
+        ([1.0, np.nan], "params must hold finite"),
+        ([np.ones(2), np.array([np.inf])], "params must hold finite"),
+        ([[1.0], [1.0, 2.0]], "params must be rectangular"),
+        ("abc", "params must hold real numbers"),
+        (None, "params must hold real numbers"),
+        ([np.ones(2), "abc"], "params must hold real numbers"),
+    ],
+)
+def test_optimizer_refuses_bad_params(method, params, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        method(params, **ALL[method])
+
+
+@pytest.mark.parametrize(
+    "method, options, words",
+    [
+        *[(m, dict(lr=lr), "lr must be") for m in ALL for lr in (-0.1, np.nan, np.inf, "1", None)],
+        *[(m, dict(lr=0.1, weight_decay=-1), "weight_decay must be at least 0") for m in ALL],
+        *[(m, dict(lr=0.1, weight_decay=np.nan), "weight_decay must be") for m in ALL],
+        *[(m, dict(lr=0.1, eps=0), "eps must be above 0") for m in ALL if m is not op.SGD],
+        *[(m, dict(lr=0.1, eps=np.nan), "eps must be") for m in ALL if m is not op.SGD],
+        (op.SGD, dict(lr=0.1, momentum=1.0), "momentum must be at least 0 and below 1"),
+        (op.SGD, dict(lr=0.1, momentum=-0.1), "momentum must be at least 0"),
+        (op.SGD, dict(lr=0.1, dampening=-0.1), "dampening must be at least 0"),
+        (op.SGD, dict(lr=0.1, dampening=1.1), "dampening must be at least 0 and at most 1"),
+        (op.SGD, dict(lr=0.1, nesterov=True), "nesterov needs momentum"),
+        (op.SGD, dict(lr=0.1, momentum=0.9, dampening=0.1, nesterov=True), "nesterov needs"),
+        (op.RMSprop, dict(alpha=1.0), "alpha must be at least 0 and below 1"),
+        (op.RMSprop, dict(alpha=-0.1), "alpha must be at least 0"),
+        *[(m, dict(betas=(1.0, 0.9)), "betas must be") for m in (op.Adam, op.AdamW)],
+        *[(m, dict(betas=(0.9, -0.1)), "betas must be") for m in (op.Adam, op.AdamW)],
+        *[(m, dict(betas=0.9), "betas must be a pair") for m in (op.Adam, op.AdamW)],
+        *[(m, dict(betas=(0.9,)), "betas must be a pair") for m in (op.Adam, op.AdamW)],
+        (op.Adam, dict(betas=(0.9, 0.9, 0.9)), "betas must be a pair"),
+    ],
+)
+def test_optimizer_refuses_bad_options(method, options, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        method([1.0], **options)
+
+
+def test_optimizer_options_at_their_bounds_are_allowed():
+    for method, options in [
+        (op.SGD, dict(lr=0, momentum=0.0, dampening=1.0)),
+        (op.RMSprop, dict(lr=0, alpha=0.0, weight_decay=0)),
+        (op.Adam, dict(lr=0, betas=[0.0, 0.0])),
+    ]:
+        optimizer = method([1.0], **options)
+        optimizer.step([1.0])
+        agree("lr 0 stays", optimizer.params, [1.0], *HAND)
 
 
 # --- descend, schedules, clipping ----------------------------------------------------------
