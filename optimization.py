@@ -233,7 +233,9 @@ def as_arrays(name, value):
 class Optimizer:
     """State, and a step. One flat vector w holds all parameters; `params` shows it as the array or
     the list of arrays that was given: views, so one step moves them all. A subclass writes its
-    equations in _update(w, g, *state), which changes w and state in place, a block at a time."""
+    equations in _update(w, g, *state), which changes w and state in place, a block at a time.
+    On a million numbers SGD takes 2.4, momentum 1.5 times as long as in torch, which reads all
+    numbers once; numpy does so for each operation, and to see that the gradient is finite."""
 
     def __init__(self, params, lr, weight_decay=0.0, maximize=False, states=0):
         self.lr = check_number("lr", lr, least=0)
@@ -247,8 +249,7 @@ class Optimizer:
         self.params = views if self.many else views[0]
 
     def flatten(self, grads):
-        """The gradients as one finite vector like w; if they are not, raises and moves nothing.
-        On a million numbers that look costs SGD, which reads them but once, a fifth of its time."""
+        """The gradients as one finite vector like w; if they are not, raises and moves nothing."""
         arrays = grads if self.many and isinstance(grads, (list, tuple)) else [grads]
         if (shapes := [np.shape(g) for g in arrays]) != self.shapes:
             raise ValueError(f"the gradient must have the shape {self.shapes}, not {shapes}")
@@ -735,7 +736,6 @@ still runs, and divides by K: the plain mean.
 def torch_worker(folder, rank, K):
     """What each of K processes does: take a task, save the path of w for each split."""
     from datetime import timedelta
-
     import torch
     import torch.distributed as dist
 
