@@ -5,7 +5,8 @@
 How do you find the lowest point of a landscape when all you can feel is the slope under your feet?
 Training is that question in millions of dimensions. Each method below adds one idea: walk downhill,
 walk on a cheap guess of the slope, keep some speed, give every coordinate its own step, use the
-curvature, share the work. At the end they race. Run `python optimization.py`, check with `pytest`.
+curvature, share the work. At the end they race. Run `python optimization.py`, or one part with its
+picture: `python optimization.py race --plot`; check with `pytest`.
 Nothing but numpy is needed until a part called "The library version".
 
     w, g      parameters; gradient of the loss at w, or an estimate of it      (d,)
@@ -14,8 +15,9 @@ Nothing but numpy is needed until a part called "The library version".
     η         eta: step size, the learning rate `lr`
     β, τ      beta: share of the past that is kept, `momentum`, `betas`; tau: `dampening`
     m, v      running mean (or sum) of g, and of g²                            (d,)
-    λ, ε      lambda: `weight_decay`; epsilon: a small number, `eps`
-    t         number of the step; in a line search, the length of a step
+    λ, ε      lambda: `weight_decay` (λᵢ: a curvature); epsilon: a small number, `eps`
+    t         number of the step, from 1, in schedules from 0; in a line search, its length
+    p, s, y   in L-BFGS: a direction, a step, the change of g along it; elsewhere y: targets (d,)
 """
 # %%
 import json
@@ -32,6 +34,7 @@ import numpy as np
 from utils import DidNotConverge, check_array, check_number, check_Xy, compare, make_regression
 from utils import report, run_chapter, save_plot
 
+# How far each result may be from the library's, relative to max(1, its largest number), and why
 PATH = (1e-12, "every iterate: the same arithmetic, rounded in another order")
 ALLOWED = {
     **dict.fromkeys(["gradient descent", "mini-batches", "momentum", "AdaGrad, RMSProp"], PATH),
@@ -48,15 +51,15 @@ The gradient g points uphill, so walk against it. The one choice is how far:
 
     w ← w - η g(w)                                                              (1)
 
-All about η can be seen on a ravine, f(w) = ½ wᵀAw. Along an eigenvector of A with curvature λᵢ the
-gradient is λᵢ times the distance to the bottom, so a step multiplies that distance by 1 - η λᵢ.
+All about η can be seen on a ravine, f(w) = ½ wᵀAw, whose gradient is Aw. Along an eigenvector, that
+A only stretches, by the curvature λᵢ, a step multiplies the distance to the bottom by 1 - η λᵢ.
 This must stay between -1 and 1 for every λᵢ, so η < 2 / L: beyond it each step lands higher on the
-opposite wall. Below it the flattest direction is the slow one. The best η makes both equally slow:
+opposite wall. Well below it the flattest direction is slow, close to it the steepest. At best
 
     η = 2 / (L + ℓ),     error × (κ - 1) / (κ + 1) per step                     (2)
 
-κ = 100 gives 0.98: 115 steps for one digit. Conditioning, not dimension, makes it slow. If the loss
-rises, try a tenth of the step before you look for a bug in the gradient.
+both are equally slow. κ = 100 gives 0.98: 115 steps for one digit. Conditioning, not dimension,
+makes it slow. If the loss rises, try a tenth of the step before you look for a bug in the gradient.
 """
 # %%
 Problem = namedtuple("Problem", "loss gradient hessian start")  # three functions of w (d,), and w
@@ -135,14 +138,15 @@ def demo_gradient_descent(plot=False):
     print("  At 0.02 it bounces between the walls for ever, beyond it leaves.")
     return report(results)
 
-# Try: a ravine ten times as narrow, ravine(condition=1000). Predict 2/L and the steps per digit.
+# Try: ravine(condition=1000), every lr a tenth as long. Predict 2/L and the steps per digit.
 
 # %% [markdown]
 """
 ## Mini-batches
 
 A loss over n examples has a gradient that is a mean of n terms. Why pay for them all to take one
-small step? A random batch B costs less, is right on average, and its squared error falls as 1/|B|:
+small step? A random batch B costs less, is right on average, and, while it is much smaller than n,
+its squared error falls as 1/|B|:
 
     g_B = 1/|B| Σᵢ gᵢ   over i in B,        E ‖g_B - g‖² ≈ 1/|B| · 1/n Σᵢ ‖gᵢ - g‖²     (3)
 
@@ -150,7 +154,7 @@ Four times the work for half the noise. One pass through the shuffled examples i
 constant η noise kicks the iterates as fast as the slope pulls them back: they end in a cloud around
 the minimum, the larger the larger η. Two cures: let η fall (see Schedules), or average the last
 iterates, so that the kicks cancel (Polyak and Juditsky 1992). Averaging from the first step on is
-the usual mistake: it keeps the far-away start in the mean.
+the usual mistake: unless η or the path is long, it keeps the far-away start in the mean.
 """
 # %%
 def minibatches(rng, n, size):
@@ -199,14 +203,14 @@ def demo_minibatches(plot=False):
         results.append(compare(label, path, theirs, *ALLOWED["mini-batches"]))
     return report(results)
 
-# Try: average the whole path. Predict whether the start, 320 steps ago, still shows.
+# Try: average the whole path. Predict in which of the three rows the start still shows.
 
 # %% [markdown]
 """
 ## Momentum
 
 In a ravine the gradient mostly points at the walls, now one, now the other. Keep a running sum:
-what alternates cancels, what persists adds up (Polyak 1964). Nesterov (1983) looks a step ahead:
+what alternates cancels, what persists adds up (Polyak 1964). Nesterov (1983) adds next m's share:
 
     m ← β m + (1 - τ) g     (the first step: m = g)                             (4)
     w ← w - η m,            with Nesterov  w ← w - η (g + β m)                  (5)
@@ -217,14 +221,15 @@ best constants are known, with L, ℓ and κ as in (2):
 
     η = 4 / (√L + √ℓ)²,   β = ((√κ - 1) / (√κ + 1))²,   error × √β per step     (6)
 
-This is (2) with √κ for κ: for κ = 100 a digit takes 11 steps, not 115. Nesterov with η = 1/L and
-β = (√κ - 1) / (√κ + 1) shrinks the error by 1 - 1/√κ. If β is too large, the ball swings.
+This is (2) with √κ for κ: for κ = 100 a digit takes 11 to 12 steps in the end, not 115. Nesterov
+with η = 1/L and β = (√κ - 1) / (√κ + 1) multiplies the error by 1 - 1/√κ. If β is too large, the
+ball swings, and however short the steps, no step shrinks the swing by more than √β.
 """
 # %%
 BLOCK = 32768  # numbers, 256 KB: what a step computes in between stays in the cache
 
 def as_arrays(name, value):
-    """A list that holds numpy arrays, as float arrays, or a list of the one array; and which."""
+    """value as a list of float arrays, and whether it was a list of arrays."""
     many = isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) for v in value)
     arrays = value if many else [value]
     ndims = [np.asarray(a, dtype=getattr(a, "dtype", object)).ndim for a in arrays]
@@ -234,8 +239,8 @@ class Optimizer:
     """State, and a step. One flat vector w holds all parameters; `params` shows it as the array or
     the list of arrays that was given: views, so one step moves them all. A subclass writes its
     equations in _update(w, g, *state), which changes w and state in place, a block at a time.
-    On a million numbers SGD takes 2.4, momentum 1.5 times as long as in torch, which reads all
-    numbers once; numpy does so for each operation, and to see that the gradient is finite."""
+    On a million numbers SGD takes about 2.4, momentum 1.5 times torch's time: numpy reads them once
+    per operation, and once more to check that g is finite; torch once in all."""
 
     def __init__(self, params, lr, weight_decay=0.0, maximize=False, states=0):
         self.lr = check_number("lr", lr, least=0)
@@ -328,7 +333,7 @@ def demo_momentum(plot=False):
         results.append(beside_torch("momentum", SGD, lr=1e-4, momentum=0.9, **extra))
     return report(results)
 
-# Try: give momentum 0.97 a step a tenth as long. Predict whether the ball swings less.
+# Try: give momentum 0.97 a step a tenth as long. Does the ball swing less often? Or less far?
 
 # %% [markdown]
 """
@@ -341,7 +346,8 @@ One η suits no coordinate when their gradients differ in size. AdaGrad (Duchi, 
 
 Multiply a coordinate of g by 1000 and its steps stay the same. But v only grows: under a steady
 gradient step t is η / √t long, and after a steep start steps stay short for ever. RMSProp (Hinton,
-lectures, 2012) forgets, at the rate α (alpha); Adam (Kingma and Ba 2015) smooths g itself, too:
+lectures, 2012) forgets, keeping a share α (alpha); as v starts at 0, its first step is 1/√(1 - α)
+= 10 times η. Adam (Kingma and Ba 2015) smooths g, too, and corrects such starts:
 
     v ← α v + (1 - α) g²,        w ← w - η g / (√v + ε)                         (8)
     m ← β₁ m + (1 - β₁) g,       v ← β₂ v + (1 - β₂) g²                         (9)
@@ -438,18 +444,15 @@ def demo_adam(plot=False):
         path = descend(Adam([0.0], lr=1.0, correct=correct), lambda w: -np.ones(1), 10)
         print(f"  {name:10}" + " ".join(f"{step:5.2f}" for step in np.diff(path[:, 0])))
     print("\n  Two weights of 1 under gradients that flip their sign, of size 1 and of size 100.")
-    print("  200 steps with lr 0.001 and weight decay 1 should leave 0.999^200 = 0.819:")
+    print("  200 steps, lr 0.001, weight decay 1: 0.999^200 = 0.819, less what the flips add:")
     for method in [Adam, AdamW]:
         optimizer = method([1.0, 1.0], lr=0.001, weight_decay=1.0)
         for t in range(200):
             optimizer.step((-1.0) ** t * np.array([1.0, 100.0]))
         print(f"  {method.__name__:6} {optimizer.w[0]:.3f}  {optimizer.w[1]:.3f}")
     extras = [{}, dict(betas=(0.5, 0.9), eps=0.1), dict(weight_decay=0.5, maximize=True)]
-    return report([
-        beside_torch("Adam, AdamW", method, lr=0.01, **extra)
-        for method in [Adam, AdamW]
-        for extra in extras
-    ])  # fmt: skip
+    pairs = [(method, extra) for method in [Adam, AdamW] for extra in extras]
+    return report([beside_torch("Adam, AdamW", m, lr=0.01, **extra) for m, extra in pairs])
 
 # Try: betas=(0.9, 0.9) in the table of ten steps. Predict the row without (10), then explain it.
 
@@ -458,7 +461,8 @@ def demo_adam(plot=False):
 ## Schedules and clipping
 
 A large step finds the valley, a small one the bottom. A schedule is η as a function of the step
-t = 0, 1, 2, ... Three in use, γ (gamma) being the factor of one decay:
+t = 0, 1, 2, ... Three in use; γ (gamma) is the `factor` of a decay, k its `every`, η₀ the `lowest`
+rate, T the `steps`, s the share of η at the `start`:
 
     step decay     η γ^⌊t / k⌋             (with k = 1: exponential decay)     (13)
     cosine         η₀ + ½ (η - η₀) (1 + cos(π t / T)),       t ≤ T             (14)
@@ -522,7 +526,7 @@ def demo_schedules(plot=False):
     theirs = torch_path(torch_optimizer("SGD", p.start, lr=0.01), p.gradient, 200, max_norm=10)
     return report([*results, compare("clipped to 10", clipped, theirs, *ALLOWED["clipping"])])
 
-# Try: clip to norm 1 with ten times the rate. Predict the path before you run it.
+# Try: clip to norm 1 with ten times the rate, in torch's line too. Predict the path.
 
 # %% [markdown]
 """
@@ -537,7 +541,7 @@ Near a minimum it doubles the number of right digits each time, whatever the con
 a (d, d) system per step, and it looks for any flat point: where H has a negative eigenvalue it
 climbs to the saddle. With |H|, all eigenvalues made positive, it walks down (Dauphin et al. 2014).
 L-BFGS (Liu and Nocedal 1989) never forms H. It keeps the last steps s, with the change y of the
-gradient along each, and from (sᵀy / yᵀy) I builds an H⁻¹ that maps y to s, pair after pair:
+gradient along each, and from (sᵀy / yᵀy) I builds, pair after pair, an H⁻¹ that maps this y to s:
 
     H⁻¹ ← (I - ρ s yᵀ) H⁻¹ (I - ρ y sᵀ) + ρ s sᵀ,     ρ = 1 / yᵀs              (18)
 
@@ -603,7 +607,8 @@ def newton(problem, steps=50, tol=1e-8, search=True):
     return follow(problem, _step, steps, tol)
 
 def lbfgs_direction(g, pairs):
-    """-H⁻¹g (d,) with H⁻¹ of equation (18), by two loops over the pairs (s, y)."""
+    """-H⁻¹g (d,): (18) from the outside in. The first loop applies I - ρ y sᵀ, newest pair first,
+    the second I - ρ s yᵀ, and adds the ρ s sᵀ."""
     p, alphas = -g, []
     for s, y in reversed(pairs):
         alphas.append((s @ p) / (y @ s))
@@ -616,8 +621,8 @@ def lbfgs_direction(g, pairs):
     return p
 
 def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
-    """L-BFGS on the last `memory` pairs; returns the path. search=False takes full steps times lr.
-    As in torch, the first is lr long at most, and pairs with yᵀs <= 1e-10 are then left out."""
+    """L-BFGS on the last `memory` pairs; returns the path. search=False is torch's: full steps
+    times lr, the first lr long at most, no pair with yᵀs <= 1e-10."""
     check_number("lr", lr, above=0), check_number("memory", memory, least=1, integer=True)
     pairs = []
 
@@ -663,15 +668,11 @@ def demo_newton(plot=False):
     """Digits that double, a saddle, and L-BFGS where columns resemble one another."""
     print("\n== Newton and L-BFGS: what does curvature buy? ==")
     p, path = rosenbrock(), newton(rosenbrock(), search=False)
-    gaps = " ".join(f"{np.linalg.norm(w - 1):.0e}" for w in path[:-1])
-    print(f"\n  Rosenbrock's valley, distance to the minimum: {gaps}")
+    gaps = " ".join(f"{np.linalg.norm(w - 1):.0e}" for w in path)
+    print(f"\n  Rosenbrock's valley, distance to the minimum (it may first rise): {gaps}")
     print("  x^4/4 - x^2/2 + y^4/4 - y^2/2: saddle at (1, 0), minimum at (1, 1). From (0.8, 0.3):")
-    wells = Problem(
-        lambda w: sum(w**4 / 4 - w**2 / 2),
-        lambda w: w**3 - w,
-        lambda w: np.diag(3 * w**2 - 1),
-        np.array([0.8, 0.3]),
-    )
+    loss, slope = lambda w: sum(w**4 / 4 - w**2 / 2), lambda w: w**3 - w
+    wells = Problem(loss, slope, lambda w: np.diag(3 * w**2 - 1), np.array([0.8, 0.3]))
     for name, search in [("equation (17)", False), ("|H| and search", True)]:
         x, y = np.abs(newton(wells, search=search)[-1])
         print(f"  {name:14} ends at ({x:.3f}, {y:.3f})")
@@ -681,7 +682,7 @@ def demo_newton(plot=False):
     loss = lambda w: np.mean((X @ w - y) ** 2)
     q = Problem(loss, lambda w: gradient(w, range(400)), None, np.zeros(5))
     plain, full = gradient_descent(q.gradient, q.start, 0.6, 25), lbfgs(q, search=False)
-    print("\n  Five correlated columns, squared error after 0, 5, 10, ... steps:")
+    print("\n  Five correlated columns, squared error after 0, 5, ... steps (lr below 2/L = 0.77):")
     for name, ours in [("gradient", plain), ("L-BFGS", lbfgs(q))]:
         print(f"  {name:9}" + " ".join(f"{q.loss(w):8.2f}" for w in ours[:26:5]))
     theirs = torch_lbfgs(q, steps=len(full) - 1, search=False)
@@ -820,15 +821,16 @@ def demo_data_parallel(plot=False):
             results.append(compare(what, both, theirs[:, i], *ALLOWED["data-parallel"]))
     return report(results)
 
-# Try: splits of (441, 1). Predict by how much the one row outweighs the others in the plain mean.
+# Try: splits of (432, 10). How much does a row of the ten outweigh another in the plain mean?
 
 # %% [markdown]
 """
 ## The race
 
 Three courses: a ravine with κ = 100 along the axes, the same turned by 45 degrees, Rosenbrock's
-bent valley. Each method has one setting for all. Count the steps until the loss is 1e-6 of what it
-was. A step of Newton costs more than the others: it is a race of ideas, not of seconds.
+bent valley. Each method has one setting for all, so some crawl on the ravine for the bent valley's
+sake. Count the steps until the loss is 1e-6 of what it was. A step of Newton costs more than the
+others: it is a race of ideas, not of seconds.
 """
 # %%
 RACERS = {  # one setting each for all courses
@@ -888,11 +890,9 @@ def draw_paths(ax, problem, paths):
 
 # %%
 if __name__ == "__main__":
-    run_chapter(
-        "Optimization: from gradient descent to AdamW, L-BFGS and data-parallel SGD",
-        [demo_gradient_descent, demo_minibatches, demo_momentum, demo_adaptive, demo_adam]
-        + [demo_schedules, demo_newton, demo_data_parallel, demo_race],
-    )
+    run_chapter("Optimization: from gradient descent to AdamW, L-BFGS and data-parallel SGD", [
+        demo_gradient_descent, demo_minibatches, demo_momentum, demo_adaptive, demo_adam,
+        demo_schedules, demo_newton, demo_data_parallel, demo_race])  # fmt: skip
 
 # /// script
 # requires-python = ">=3.11"
