@@ -6,14 +6,15 @@ What comes next? The next letter depends on the letters before it, tomorrow's lo
 recurrent network squeezes the past into a state of fixed size, step by step. Attention keeps all
 steps and looks back at those that matter. This chapter builds both with gradients by hand, then
 a tiny GPT, its tokens, and forecasts of a series, measured against doing nothing clever at all.
-Run `python sequence_models.py`, or a part: `python sequence_models.py gpt`; check with `pytest`.
+Run `python sequence_models.py`, or a part: `python sequence_models.py gpt`; your own series:
+`--csv FILE --column NAME`; check with `pytest`.
 Functions named torch_..., tokenizers_..., sklearn_... are the library version; the rest is ours.
 
     T, B      steps of a sequence, sequences in a batch                     ()
     D, H, E   width of an input, of a recurrent state, of a transformer     ()
     x         inputs; in recurrent networks time comes first                (T, B, D)
     h, c      states h₁..h_T and cells c₁..c_T; h₀ and c₀ are given         (T, B, H)
-    Wx, bx    input weights, k gates side by side: `weights.Wx`             (D, kH), (kH,)
+    Wx, bx    input weights, gates side by side (k = 1, GRU 3, LSTM 4)      (D, kH), (kH,)
     Wh, bh    recurrent weights: `weights.Wh`                               (H, kH), (kH,)
     Q, K, V   queries, keys and values of attention: `q`, `k`, `v`          (.., T, d)
     ⊙, σ      product element by element; sigmoid 1/(1 + exp(-a))
@@ -83,9 +84,10 @@ by Whᵀ. With slopes near 1, and ρ (rho) the spectral radius of Wh, its larges
 
     ‖gₜ₋ₖ‖ grows or shrinks like ρᵏ as k grows                                              (4)
 
-Below 1 the gradient vanishes: step t learns nothing from step t - k. Above 1 it explodes, until
-tanh saturates; clipping cures that, but nothing cures the other. And mistakes hide: a network
-without the second term of gₜ still learns a little. Only a comparison shows the error.
+Below 1 the gradient vanishes: step t learns nothing from step t - k. Above 1 it explodes, unless
+tanh saturates: on normal inputs even ρ = 1.5 shrinks. Clipping cures one, but nothing the other.
+And mistakes hide: a network without the second term of gₜ still learns a little. Only a comparison
+shows the error.
 
 ### Gates: the LSTM and the GRU
 
@@ -101,9 +103,12 @@ The GRU (gated recurrent unit) has one state and three parts, reset, update and 
 
     r, z = σ(a_r + u_r), σ(a_z + u_z),   n = tanh(a_n + r ⊙ u_n),   hₜ = n + z ⊙ (hₜ₋₁ - n) (8)
 
+So hₜ₋₁ acts on hₜ directly, too: gₜ₋₁ gets z ⊙ gₜ more, in the code `direct`.
+
 **Traps.** The slope of s = σ(a) is s(1 - s): of s itself, not of σ(s). r acts after the product
 with Wh, as in torch; before it would be another model. And gates alone do not remember: f = 0.5
-leaves 0.000001 after 20 steps. Let them start open: a bias of 1 or more for f (or z).
+leaves 0.000001 after 20 steps. Let them start open: a bias of 1 or more for f (or z). Fully open,
+c and h together may even grow a little.
 """
 
 # %%
@@ -121,12 +126,13 @@ def sigmoid(a):
     return 0.5 + 0.5 * np.tanh(0.5 * a)
 
 def rnn_step(a, u, h):
-    """Equation (1): the new state, and back(g) -> da, du (2), and nothing for h but by du."""
+    """Equation (1): the new state, and back(g) -> da, du (2), 0: h is reached by way of du."""
     h = np.tanh(a + u)
     return (h,), lambda g: (g * (1 - h * h),) * 2 + (0,)
 
 def lstm_step(a, u, h, c):
-    """Equations (5), (6): new h, c; back(g, dc) -> da, du, 0, dc. Hochreiter et al. (1997)."""
+    """Equations (5), (6): new h, c; back(g, dc) -> da, du, 0, dc. Hochreiter and Schmidhuber
+    (1997); the gate f is from Gers, Schmidhuber and Cummins (2000)."""
     i, f, n, o = np.split(a + u, 4, axis=1)
     i, f, n, o = sigmoid(i), sigmoid(f), np.tanh(n), sigmoid(o)
     new = f * c + i * n
@@ -141,12 +147,12 @@ def lstm_step(a, u, h, c):
     return (o * y, new), back
 
 def gru_step(a, u, h):
-    """Equation (8): the new state; back(g) -> da, du, dh. Cho et al. (2014), r as in cuDNN."""
+    """Equation (8): new h; back(g) -> da, du, direct dh. Cho et al. (2014), r as in cuDNN."""
     (a_r, a_z, a_n), (u_r, u_z, u_n) = np.split(a, 3, axis=1), np.split(u, 3, axis=1)
     r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
     n = np.tanh(a_n + r * u_n)
     def back(g):
-        """The chain rule through (8), from right to left."""
+        """The chain rule through (8), from right to left; dz, dn, dr are at a_z, a_n, a_r."""
         dz, dn = g * (h - n) * z * (1 - z), g * (1 - z) * (1 - n * n)
         dr = dn * u_n * r * (1 - r)
         return np.concatenate([dr, dz, dn], axis=1), np.concatenate([dr, dz, dn * r], axis=1), g * z
@@ -154,7 +160,7 @@ def gru_step(a, u, h):
 
 def unroll(step, weights, x, h0, *c0):
     """Run a step over x (T, B, D) from h₀ (LSTM: and c₀) (B, H): h (T, B, H), the final states,
-    and back(dh) (LSTM: and dc, for the final c) -> dx, dh₀ (dc₀), and the weights' gradients."""
+    and back(dh), the dₜ of (2) (LSTM: and dc, for the final c) -> dx, dh₀ (dc₀), and gradients."""
     x, H = check_shape("x", x, None, None, len(weights.Wx)), len(weights.Wh)
     if len(c0) != (step is lstm_step):
         raise ValueError("lstm_step starts from h0 and c0, the other steps from h0 alone")
@@ -212,7 +218,7 @@ def demo_recurrent(plot=False):
     """How fast the gradient shrinks or grows on its way back: equation (4), and gates."""
     print("\n== How far back does the gradient reach? ==\n")
     rng, zero, dh, models = np.random.default_rng(0), np.zeros((4, 32)), np.zeros((60, 4, 32)), {}
-    x, dh[-1] = rng.normal(size=(60, 4, 3)), rng.normal(size=(4, 32))  # L: the final state alone
+    x, dh[-1] = rng.normal(size=(60, 4, 3)), rng.normal(size=(4, 32))  # the final state alone
     Wx, Wh, bx, bh = init_recurrent(rng, 3, 32)
     for radius in [0.5, 0.9, 1.0, 1.1, 1.5]:
         scaled = Wh * radius / np.abs(np.linalg.eigvals(Wh)).max()
@@ -267,8 +273,9 @@ lose; hence the row sum on the way back:
 
     dV = Pᵀ dO,   dS = P ⊙ (dO Vᵀ - rowsum(dO ⊙ O)),   dQ = dS K/√d,   dK = dSᵀ Q/√d       (10)
 
-**Heads.** One softmax finds one thing. Multi-head attention cuts the E columns of Q, K and V into
-heads of E/heads, lets each attend alone, and mixes: [O₁ .. O_heads] W_out + b_out.
+**Heads.** One softmax finds one thing. Multi-head attention makes [Q K V] = x W_in + b_in, cuts the
+E columns of each into heads of d = E/heads, lets each attend alone, and mixes them again:
+[O₁ .. O_heads] W_out + b_out.
 
 **When it fails.** P costs T² numbers. Without positions, order means nothing. A mask that is off
 by one shows each step its own answer, and the loss looks wonderful. A row with all masked has no
@@ -285,20 +292,20 @@ def causal_mask(steps):
 def softmax(s):
     """Weights along the last axis that sum to 1; nothing but zeros where all s are -inf."""
     e = np.exp(s - s.max(axis=-1, keepdims=True, initial=-1e300))
-    e /= np.maximum(e.sum(axis=-1, keepdims=True), 1)  # the largest e is 1, so the sum is, too
+    e /= np.maximum(e.sum(axis=-1, keepdims=True), 1)  # the sum is at least 1; all masked: 0
     return e
 
 def attention(q, k, v, mask=None):
-    """Equation (9), Vaswani et al. (2017): q (.., T, d), k (.., S, d), v (.., S, e) and mask
-    (T, S), True where a query may look -> O (.., T, e), P (.., T, S); back(dO) -> dQ, dK, dV."""
+    """Equation (9), Vaswani et al. (2017): q (.., T, d), k (.., N, d), v (.., N, e) and mask
+    (T, N), True where a query may look -> O (.., T, e), P (.., T, N); back(dO) -> dQ, dK, dV."""
     q, k, v = (check_array(name, a, max(np.ndim(a), 2)) for name, a in zip("qkv", (q, k, v)))
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
-        raise ValueError(f"q, k, v must be (T, d), (S, d), (S, e), not {q.shape, k.shape, v.shape}")
+        raise ValueError(f"q, k, v must be (T, d), (N, d), (N, e), not {q.shape, k.shape, v.shape}")
     s, root = q @ k.swapaxes(-1, -2), np.sqrt(q.shape[-1])
     s /= root
     if mask is not None:
         if np.shape(mask) != s.shape[-2:] or np.asarray(mask).dtype != bool:
-            raise ValueError(f"mask must hold booleans in shape {s.shape[-2:]}, (T, S)")
+            raise ValueError(f"mask must hold booleans in shape {s.shape[-2:]}, (T, N)")
         np.copyto(s, -np.inf, where=np.logical_not(mask))
     p = softmax(s)
     o = p @ v
@@ -363,7 +370,7 @@ def demo_attention(plot=False):
             ax.set(xlabel="key: is looked at", ylabel="query: looks", title="weights P")])
     return report(comparisons)
 
-# Try: make the query 6 * onehot sharper (20), then 0. What does 0 compute?
+# Try: make the query 6 * onehot (a letter like itself counts e^3 = 20 times) sharper, then 0.
 
 # %% [markdown]
 """
@@ -373,8 +380,9 @@ def demo_attention(plot=False):
 
 **Idea.** A token becomes a row of a table plus a row for its position. Blocks add corrections to
 that stream x, each read from a normalised copy (pre-norm), so the gradient keeps a straight road
-back. The table of tokens also reads the result (weight tying), so it has two gradients to add up.
-The loss L is the mean surprise at the next token; thanks to the mask, at all steps at once:
+back. LayerNorm brings each row to mean 0 and variance 1; GELU is a smooth max(0, x). The table of
+tokens also reads the result (weight tying), so it has two gradients to add up. The loss L is the
+mean surprise at the next token; thanks to the mask, at all steps at once:
 
     x = tokens[id] + positions[t]                                                          (11)
     x ← x + MultiHead(LayerNorm(x)),   x ← x + GELU(LayerNorm(x) W_up) W_down              (12)
@@ -383,7 +391,8 @@ The loss L is the mean surprise at the next token; thanks to the mask, at all st
 **Writing** appends tokens drawn from softmax(logits / temperature): 1 is what the model believes,
 0 takes the likeliest, top-k cuts off the unlikely. No old step sees a new one, so old keys and
 values stay. A cache keeps them: a token then costs one row, not T. **Perplexity**, exp(L), is
-between how many tokens the model hesitates. It means nothing without a baseline beside it.
+that many equally likely tokens leave one as unsure. It means nothing without a baseline beside it:
+here counts, and the choices in the whole text (windows of 32 cut lines in two: 1.13 at best).
 
 **When it fails.** Positions end at the context C. Beyond it the window must move, every position
 in it changes, and with them all keys and values: the cache is built anew.
@@ -501,8 +510,8 @@ def gpt_gradients(model, tokens, targets):
     loss, dlogits = cross_entropy(logits, check_tokens("targets", targets, logits.shape[2], 2))
     return loss, back(dlogits)
 
-def train(model, gradient, batches, lr=0.01, decay=0.01):  # AdamW, explained in optimization.py
-    """The trained model, and the loss before every step. model is a tuple of arrays, and
+def train(model, gradient, batches, lr=0.01, weight_decay=0.01):  # explained in optimization.py
+    """AdamW: the trained model, and the loss before every step. model is a tuple of arrays, and
     gradient(model, *batch) -> the loss, and a tuple of gradients like model."""
     flat, cuts = np.concatenate([a.ravel() for a in model]), np.cumsum([a.size for a in model])
     views = (part.reshape(a.shape) for part, a in zip(np.split(flat, cuts), model))
@@ -512,7 +521,7 @@ def train(model, gradient, batches, lr=0.01, decay=0.01):  # AdamW, explained in
         g = np.concatenate([a.ravel() for a in gradients])
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g  # running means from 0 of g and g²
         step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        flat -= lr * (step + decay * flat)
+        flat -= lr * (step + weight_decay * flat)
         losses.append(loss)
     return model, losses
 
@@ -576,8 +585,8 @@ def torch_train_gpt(model, batches, lr=0.01):
     return losses
 
 def make_text(rng, lines):
-    """Lines like "ann lost her kite. she wants it back." and the nats of choice in them: name
-    and thing are drawn at random; the rest follows, if the model looks back far enough."""
+    """Lines like "ann lost her kite. she wants it back." and the log of the number of ways to
+    choose name and thing; the rest follows from them, if the model looks back far enough."""
     names = "ann lost her {}. she", "ben lost his {}. he", "cleo lost her {}. she"
     things = "kite it", "book it", "drum it", "boots them", "keys them", "cards them"
     pairs = [(rng.choice(names), *rng.choice(things).split()) for _ in range(lines)]
@@ -598,10 +607,10 @@ def demo_gpt(plot=False):
     progress("training a tiny GPT, 200 steps")
     model, losses = train(start, gpt_gradients, batches)
     before, after = (gpt_gradients(one, new[:, :-1], new[:, 1:])[0] for one in (start, model))
-    print("  perplexity on fresh lines: between how many letters it hesitates")
+    print(f"  perplexity on fresh lines: as unsure as between so many letters, of {V}")
     values = [ngram_perplexity(ids, test, V, n) for n in (1, 2)]
     values += np.exp([before, after, nats / len(test)]).tolist()
-    names = "count letters", "count pairs", "GPT, untrained", "GPT, 200 steps", "best possible"
+    names = "count letters", "count pairs", "GPT, untrained", "GPT, 200 steps", "whole text"
     for name, value in zip(names, values):
         print(f"  {name:15} {value:6.2f}  {'#' * round(2 * value)}")
     theirs = torch_train_gpt(start, batches[:20])
@@ -621,7 +630,7 @@ def demo_gpt(plot=False):
         comparisons.append(compare(f"samples, top {k}", ours, theirs, *ALLOWED["samples"]))
     return report(comparisons)
 
-# Try: let causal_mask be all True. The loss falls below the best possible. What does it write?
+# Try: make causal_mask all True and size=(400, 12). The loss falls below the best. What is written?
 
 # %% [markdown]
 """
@@ -632,10 +641,11 @@ def demo_gpt(plot=False):
 **Idea.** Start from the 256 bytes of UTF-8, so that any text can be written, and cut the text into
 words. Then, again and again, make the most frequent pair of neighbours in words a new token:
 
-    (a, b) = argmax over pairs of Σ over words, count(word) · times a b stands in it       (14)
+    (a, b) = argmax over pairs of Σ over words of count(word) · (times a b stands in it)   (14)
 
 Ties go to the smaller pair of ids. A new text takes the same merges, the earliest first. Common
-words become one token, rare ones a few; decoding joins the bytes, and nothing is lost.
+words become one token, leaving their unfinished stages behind; decoding joins the bytes, and
+nothing is lost.
 
 **When it fails.** The merges belong to the text they come from: other languages fall apart into
 many tokens. An "é" is two bytes, so one token may be half a character and cannot be shown.
@@ -719,7 +729,7 @@ def demo_bpe(plot=False):
         comparisons.append(compare(f"decoded, {name}", same, True, *ALLOWED["tokens"]))
     return report(comparisons)
 
-# Try: train 2000 tokens in place of 500. How much shorter does the unseen text become?
+# Try: ask for 2000 tokens. How many does the text yield, and which of the two texts gains more?
 
 # %% [markdown]
 """
@@ -730,15 +740,16 @@ def demo_bpe(plot=False):
 **Idea.** Turn the series y into a table: a row is a window of p values, its target the value
 `ahead` steps after the window. A linear model of these rows is an autoregression:
 
-    ŷₜ₊₁ = b + w₁ yₜ₋ₚ₊₁ + .. + wₚ yₜ,   minimise Σ (yₜ₊₁ - ŷₜ₊₁)² over w and b            (15)
+    ŷₜ₊₁ = b + w₁ yₜ₋ₚ₊₁ + .. + wₚ yₜ,   minimise Σ (yₜ₊₁ - ŷₜ₊₁)²   (ahead = 1)           (15)
 
 An RNN may read the same window a value at a time. Both must beat forecasts that cost nothing:
 naive, the last value, and seasonal naive, the value one season ago.
 
-**Split by time.** Train on the past, test on the future. A random split puts the neighbours of
-each test window, which share all values but one, into the training part, where a model looks them
-up; a random walk, which nobody can forecast, then seems easy. Each of our folds trains on what
-came before it, less a gap as long as the targets look ahead.
+**Split by time.** Train on the past, test on the future. A random split puts the neighbours of each
+test window, which share all values but one, into the training part, where a model looks them up; a
+random walk, which nobody can forecast, then seems easy. Each of our folds trains on what came
+before it, less a gap of ahead - 1 rows. By time the look-up fails: the walk has left for levels
+never seen before.
 
 **When it fails.** A change that the training part never saw is unknown to every model.
 """
@@ -798,7 +809,7 @@ def forecast_all(series, p):
     cut, last = 3 * len(y) // 4, X[:, -1]
     past, rng = series[: p + cut], np.random.default_rng(0)
     errors = np.array([mse(past[k:], past[:-k]) for k in range(2, len(past) // 2)])
-    period = 2 + int(np.argmax(errors <= 1.5 * errors.min()))  # the shortest good one
+    period = 2 + int(np.argmax(errors <= 1.5 * errors.min()))  # the shortest good lag
     w, b = fit_autoregression(X[:cut], y[:cut])
     spread = (y - last)[:cut].std() or 1.0  # the training part alone decides
     windows, changes = (X - last[:, None]) / spread, (y - last) / spread
@@ -862,7 +873,7 @@ def demo_forecast(plot=False):
                    compare("RNN", forecast_rnn(rnn, X)[0], theirs, *ALLOWED["recurrent"]),
                    compare("folds, with a gap", folds, split, *ALLOWED["folds"])])
 
-# Try: make the noise of the series 2.0. Which line of the table is lowest then?
+# Try: make_series(..., noise=2.0). Who is lowest, and which season is found?
 
 def on_csv(path, column, plot):
     """The table of errors for the reader's own series, in the order of its rows."""

@@ -593,7 +593,7 @@ def test_train_steps_as_adamw_of_torch(lr, decay):
         paths.append(np.concatenate([p.ravel() for p in model]))
         return sum(((p - t) ** 2).sum() for p, t in zip(model, target)), Bowl(*(scale * (p - t) for p, t in zip(model, target)))
 
-    model, losses = sm.train(start, gradient, [(2.0,)] * 25, lr=lr, decay=decay)
+    model, losses = sm.train(start, gradient, [(2.0,)] * 25, lr=lr, weight_decay=decay)
     theirs = [torch.tensor(np.array(p), requires_grad=True) for p in start]
     optimizer = torch.optim.AdamW(theirs, lr=lr, weight_decay=decay)
     for path in paths:
