@@ -375,7 +375,7 @@ def numerical_gradient(f, x, h=1e-5):
 def relative_error(a, b):
     """Equation (15), from 0 to 1. Two zero gradients agree."""
     size = np.linalg.norm(a) + np.linalg.norm(b)
-    return float(np.linalg.norm(np.subtract(a, b)) / size) if size > 0 else 0.0
+    return float(np.linalg.norm(np.subtract(a, b)) / size) if size != 0 else 0.0
 
 def check_gradients(rng, f, *inputs, **options):
     """The relative error (15) of each pull of f, one per input. The library version says only yes

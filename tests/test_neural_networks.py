@@ -156,6 +156,16 @@ def test_sigmoid_tanh_relu_gelu_softmax_keep_float32(f):
     assert out.dtype == np.float32 and pull(np.ones((2, 3), np.float32)).dtype == np.float32
 
 
+@pytest.mark.parametrize("f", [*nn.BENDS, nn.softmax, nn.flatten, nn.Tensor.relu], ids=lambda f: f.__name__)
+def test_sigmoid_tanh_relu_gelu_softmax_flatten_refuse_nonsense(f):
+    f = (lambda z: nn.Tensor(z).relu()) if f is nn.Tensor.relu else f
+    for bad, error, message in [([[1.0, np.nan]], ValueError, "finite"), (np.array([np.inf]), ValueError, "finite"),
+                                (np.zeros((0, 3)), ValueError, r"\(0, 3\)"), ("a", TypeError, "text"),
+                                (None, TypeError, "real numbers")]:  # fmt: skip
+        with pytest.raises(error, match=message):
+            f(bad)
+
+
 def test_softmax_by_hand_saturated_and_shifted():
     p, pull = nn.softmax(np.log([[1.0, 2, 5]]))
     agree("softmax", p, [[1 / 8, 2 / 8, 5 / 8]], *HAND)
@@ -260,6 +270,8 @@ def test_layer_refuses_backward_before_forward_and_a_gradient_of_another_shape()
         nn.linear([[1.0]], [[np.inf]], [0.0])
     with pytest.raises(ValueError, match="a parameter of linear must hold finite"):
         Layer(nn.linear, [[np.nan]], [0.0])
+    with pytest.raises(ValueError, match="grad must hold finite"):
+        layer.backward([[1.0, np.nan, 1.0]])
     assert layer.backward(np.ones((1, 3)), to_input=False) is None
     agree("grads of to_input=False", layer.grads[1], [1, 1, 1], *HAND)
 
@@ -343,6 +355,7 @@ def test_relative_error_by_hand():
     agree("(3, 4) and (0, 0)", nn.relative_error([3, 4], [0, 0]), 1, *HAND)
     agree("1 and 3", nn.relative_error([1], [3]), 1 / 2, *HAND)
     agree("0 and 0", nn.relative_error([0], [0]), 0, *HAND)
+    assert math.isnan(nn.relative_error([np.nan], [1])), "a gradient that is no number is not right"
 
 
 @pytest.mark.parametrize("factor", [0, 0.99, 2, -1])
@@ -408,6 +421,14 @@ def test_tensor_backward_twice_adds_to_the_leaves_only():
         agree(f"torch after {times}", a.grad, t.grad, *HAND)
 
 
+def test_tensor_keeps_gradients_in_leaves_only_and_copies_no_result():
+    a, out = Tensor([1.0, 2.0]), np.array([3.0, 4.0])
+    inner = a.bend(out, np.array([10.0, 20.0]))
+    inner.sum().backward()
+    assert inner.data is out and inner.grad is None and isinstance((Tensor(1.0) + 1).data, np.ndarray)
+    agree("grad of the leaf", a.grad, [10, 20], *HAND)
+
+
 def test_tensor_backward_of_a_diamond_pulls_once_per_tensor():
     """Each doubling would be walked 2^200 times by an engine without an order."""
     a = x = Tensor(1.0)
@@ -469,6 +490,9 @@ def test_log_power_and_bad_values():
     a = Tensor([0.0, 2.0])
     (a**0).sum().backward()
     agree("slope of a^0", a.grad, [0, 0], *HAND)
+    b = Tensor([0.5, 0.0, -1.0])
+    (b[:1].log() + b.relu()).sum().backward()
+    agree("3 slopes of log at 1/2; relu has none at 0", b.grad, [2 * 3 + 1, 0, 0], *HAND)
 
 
 def test_tensor_getitem_twice_taken_gets_both():
@@ -704,10 +728,11 @@ def test_layer_norm_by_hand_and_refuses_another_width():
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"gain": np.ones((3, 1))}, "gain must have"), ({"shift": np.ones(2)}, r"shift must have shape \(3,\)"),
+    ({"gain": np.ones((3, 1))}, "gain must have"), ({"gain": np.ones(0)}, "gain must have"), ({"shift": np.ones(2)}, r"shift must have shape \(3,\)"),
     ({"eps": -1}, "eps must be above 0"), ({"x": np.ones(3)}, "x must have"), ({"x": [[1, np.nan, 3]]}, "finite"),
     ({"mean": np.ones(2)}, r"mean must have shape \(3,\)"), ({"variance": ["a"] * 3}, "variance must hold"),
     ({"momentum": 2}, "momentum must be at least 0 and at most 1"), ({"momentum": -1}, "momentum must be"),
+    ({"mean": [0.0] * 3}, "mean must be an array of floats"), ({"variance": np.arange(3)}, "updates it in place"),
 ])  # fmt: skip
 def test_batch_norm_and_layer_norm_refuse_bad_input(change, message):
     good = {"x": np.eye(3), "gain": np.ones(3), "shift": np.zeros(3)}
@@ -753,6 +778,11 @@ def test_dropout_keeps_the_mean_drops_a_share_p_and_is_off_at_prediction():
     agree("share dropped", np.mean(y == 0), 0.3, 0.01, "200000 draws")
     x = rng.normal(size=(3, 3))
     agree("prediction", nn.dropout(x, 0.3, rng=rng)[0], x, *HAND)
+    class Always:
+        def random(self, shape):
+            return np.full(shape, 0.25)
+
+    agree("a number equal to p stays", nn.dropout(x, 0.25, rng=Always(), training=True)[0], x / 0.75, *HAND)
     for p in (1, -0.1, math.nan, "a"):
         with pytest.raises((ValueError, TypeError), match="p must be"):
             nn.dropout(x, p)
@@ -772,6 +802,8 @@ def test_conv2d_by_hand():
     agree("to x", to_x(g)[0, :, :, 0], [[1, 2, 0], [3, 14, 20], [0, 30, 40]], *HAND)
     agree("to K", to_K(g)[:, :, 0, 0], [[40, 51], [73, 84]], *HAND)
     agree("to b", to_b(g), [11], *HAND)
+    z, *_ = nn.conv2d(x, x.reshape(3, 3, 1, 1), [0.0])
+    agree("a kernel as large as the image", z, [[[[204]]]], *HAND)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -822,7 +854,7 @@ def test_max_pool2d_matches_torch_with_ties(size, stride):
 def test_max_pool2d_refuses_bad_input():
     x = np.zeros((1, 4, 4, 1))
     for options, message in [({"size": 0}, "size must be at least 1"), ({"size": 5}, "no 5 x 5 window"),
-                             ({"size": 2, "stride": 0}, "stride must be at least 1"), ({"size": 2.0}, "whole")]:
+                             ({"size": 2, "stride": 0}, "stride must be at least 1"), ({"size": 2.0}, "size must be a whole")]:
         with pytest.raises((ValueError, TypeError), match=message):
             nn.max_pool2d(x, **options)
     with pytest.raises(ValueError, match="x must have"):
