@@ -86,13 +86,22 @@ def test_check_batch_linear_forward_train_step_refuse_bad_input(case):
 
 
 def test_check_batch_keeps_float32_and_converts_integers_and_lists():
-    assert nn.check_batch("x", np.ones((2, 2), np.float32)).dtype == np.float32
+    for shape in [(2, 2), (1,), ()]:
+        assert nn.check_batch("x", np.ones(shape, np.float32)).dtype == np.float32
     assert nn.check_batch("x", [[1, 2]], None, 2).dtype == np.float64
     assert nn.check_batch("x", 3).shape == ()
     x = np.ones((2, 3))
     assert nn.check_batch("x", x, None, 3) is x
     with pytest.raises(ValueError, match=r"b must have shape \(None, 4\), not \(2, 3\)"):
         nn.check_batch("b", x, None, 4)
+    with pytest.raises(ValueError, match="b must be rectangular"):
+        nn.check_batch("b", [[1.0], [1.0, 2.0]])
+
+
+def test_same_compares_all_numbers_of_both_lists():
+    ours, theirs = [np.ones((2, 2)), 3.0], [np.ones((2, 2)), 3.0 + 3e-11]
+    close, far = (nn.same(row, "what", ours, theirs) for row in ("MLP", "autograd"))
+    assert close.ok and not far.ok and far.what == "what" and far.where == " at index 4"
 
 
 # --- One neuron -------------------------------------------------------------------------
@@ -221,9 +230,9 @@ def test_squared_error_and_binary_cross_entropy_refuse_another_shape():
     for loss in (nn.squared_error, nn.binary_cross_entropy):
         with pytest.raises(ValueError, match=r"y must have shape \(4, 1\), not \(4,\)|dimension"):
             loss(np.zeros((4, 1)), np.zeros(4))
-    for y in ([1.5], [-0.5]):
+    for y in ([0.5, 1.5], [-0.5, 0.5]):
         with pytest.raises(ValueError, match="y must hold numbers from 0 to 1"):
-            nn.binary_cross_entropy(np.zeros(1), y)
+            nn.binary_cross_entropy(np.zeros(2), y)
     with pytest.raises(ValueError, match="z must have shape"):
         nn.cross_entropy(np.zeros(3), [0, 1, 1])
 
@@ -305,6 +314,8 @@ def test_train_step_lowers_the_loss_and_says_when_it_diverges():
     with pytest.raises(ValueError, match="lr = 1000 is too large|must hold finite"):
         for _ in range(200):
             nn.train_step(layers, X, y, nn.squared_error, lr=1000)
+    with pytest.raises(ValueError, match=r"the loss reached 1e\+120: lr = 0.1 is too large"):
+        nn.train_step([Layer(nn.linear, [[1e60]], [0.0])], [[1.0]], [[0.0]], nn.squared_error, lr=0.1)
     for lr in (0, -1, math.nan, "1"):
         with pytest.raises((ValueError, TypeError), match="lr must be"):
             nn.train_step(layers, X, y, nn.squared_error, lr=lr)
@@ -317,6 +328,8 @@ def test_backward_computes_dx_of_the_first_layer_only_when_asked():
     nn.forward(layers, [[1.0, 2.0]])
     assert nn.backward(layers, np.ones((1, 1)), to_input=False) is None
     assert nn.backward(layers, np.ones((1, 1))).shape == (1, 2)
+    first = Layer(lambda x: (np.asarray(x), lambda g: pytest.fail("train_step computes dJ/dX for nothing")))
+    nn.train_step([first, *layers], [[1.0, 2.0]], [[0.0]], nn.squared_error, lr=0.1)
 
 
 def test_parameters_come_in_the_order_of_the_chain():
@@ -328,6 +341,7 @@ def test_make_mlp_has_the_sizes_and_ends_without_a_bend():
     layers = nn.make_mlp(np.random.default_rng(0), (200, 100, 3), nn.gelu)
     assert [layer.f for layer in layers] == [nn.linear, nn.gelu, nn.linear]
     assert [p.shape for p in nn.parameters(layers)] == [(200, 100), (100,), (100, 3), (3,)]
+    assert not layers[0].params[1].any() and not layers[2].params[1].any()
     agree("variance of W, equation (19)", layers[0].params[0].var(), 2 / 200, 1e-3, "20000 draws")
 
 
@@ -604,6 +618,7 @@ def test_tensor_of_runs_any_function_of_the_chapter():
 @pytest.mark.parametrize("shape", [(7, 5), (300, 20), (3, 2, 4, 6)])
 def test_initial_weights_match_torch(method, shape):
     draws, theirs = nn.torch_initial_weights(method, shape, seed=3)
+    assert draws.shape == shape and draws.dtype == np.float64
     agree(f"{method} {shape}", nn.initial_weights(method, draws), theirs, *nn.ALLOWED["initialisation"])
 
 
@@ -611,6 +626,9 @@ def test_initial_weights_by_hand():
     agree("xavier, d_in 2, d_out 6", nn.initial_weights("xavier", np.ones((2, 6))), np.full((2, 6), 1 / 2), *HAND)
     agree("he, d_in 8", nn.initial_weights("he", np.ones((8, 3))), np.full((8, 3), 1 / 2), *HAND)
     agree("he, kernel 2 x 2 x 2", nn.initial_weights("he", np.ones((2, 2, 2, 5)))[0, 0, 0], np.full(5, 1 / 2), *HAND)
+    agree("he, a list", nn.initial_weights("he", [[2.0], [4.0]]), [[2.0], [4.0]], *HAND)
+    with pytest.raises(ValueError, match="draws must hold finite"):
+        nn.initial_weights("he", [[np.nan]])
     for method, draws in [("glorot", np.ones((2, 2))), ("he", np.ones(3))]:
         with pytest.raises(ValueError, match="method must be xavier or he"):
             nn.initial_weights(method, draws)
@@ -623,6 +641,28 @@ def test_deep_chain_he_keeps_the_mean_square_of_relu_and_xavier_that_of_linear_m
         agree("growth per ReLU layer", sizes, 100 * v / 2, 0.1, "100 units, ten layers")
     z = rng.normal(size=(200, 100)) @ nn.initial_weights("xavier", rng.normal(size=(100, 100)))
     agree("mean square after Xavier", np.mean(z * z), 1, 0.1, "20000 numbers")
+
+
+def test_deep_chain_measures_100_rows_after_each_bend():
+    rng = np.random.default_rng(0)
+    x, W, V = rng.normal(size=(100, 3)), rng.normal(size=(3, 3)), rng.normal(size=(3, 3))
+    a = np.tanh(0.5 * x @ W)
+    layers, sizes = nn.deep_chain(nn.tanh, 0.25, depth=2, width=3)
+    agree("mean squares", sizes, [np.mean(a**2), np.mean(np.tanh(0.5 * a @ V) ** 2)], *HAND)
+    assert sizes.shape == (2,)
+    agree("second W", layers[2].params[0], 0.5 * V, *HAND)
+
+
+def test_draw_curves_puts_each_curve_over_its_epochs_on_a_log_scale():
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    nn.draw_curves(ax, {"tanh": [1.0, 0.1, 0.01], "relu": [5.0, 6.0]}, "epoch", "loss")
+    dashed, solid = ax.get_lines()
+    assert dashed.get_xydata().tolist() == [[1, 1.0], [2, 0.1], [3, 0.01]] and dashed.get_linestyle() == "--"
+    assert solid.get_xydata().tolist() == [[1, 5.0], [2, 6.0]] and solid.get_linestyle() == "-"
+    assert (ax.get_yscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "epoch", "loss")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["tanh", "relu"]
 
 
 def test_residual_matches_torch_and_its_chain_keeps_the_gradient():
@@ -770,6 +810,15 @@ def test_dropout_by_hand_and_with_torchs_mask():
         mask = nn.torch_function(nn.dropout, ones, p=p, training=True).numpy() > 0
         same_as_torch("normalisation", nn.dropout, x, p=p, mask=mask, training=True)
         same_as_torch("normalisation", nn.dropout, x, p=p, mask=mask, training=False)
+
+
+def test_torch_function_of_dropout_repeats_itself_and_no_other_touches_the_seed():
+    ones, torch_dropout = torch.ones(8, 8), lambda: nn.torch_function(nn.dropout, torch.ones(8, 8), p=0.5, training=True)
+    assert torch.equal(torch_dropout(), torch_dropout())
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    nn.torch_function(nn.relu, ones)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_dropout_keeps_the_mean_drops_a_share_p_and_is_off_at_prediction():
@@ -940,6 +989,7 @@ def test_make_cnn_has_the_layers_and_gradients_of_torch():
     rng = np.random.default_rng(0)
     layers = nn.make_cnn(rng, channels=(2, 3), side=8, classes=4)
     assert [p.shape for p in nn.parameters(layers)] == [(3, 3, 1, 2), (2,), (3, 3, 2, 3), (3,), (12, 4), (4,)]
+    assert not any(bias.any() for bias in nn.parameters(layers)[1::2])
     X, y = rng.random((5, 8, 8, 1)), np.array([0, 1, 2, 3, 0])
     walk_beside_torch("convolution", layers, X, y, nn.cross_entropy, steps=10)
 
