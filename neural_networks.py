@@ -792,7 +792,7 @@ def demo_convolution(plot=False):
 Training goes in epochs: shuffle the rows, cut them into mini-batches, one step (13) for each. The
 gradient of a batch is the full one plus noise, at a fraction of the price (see optimization.py).
 The training loss falls on and on, while the network begins to learn its rows by heart. So keep some
-rows for validation, to say when to stop, and test rows that nobody looks at until the end:
+rows for validation, to say when to stop, and test rows nobody sees until the end. Early stopping:
 
     after an epoch with the lowest validation loss so far, keep a copy of the parameters;
     after `patience` epochs without one, stop, and go back to the copy.                      (27)

@@ -1001,6 +1001,9 @@ def test_load_digits_split_tests_every_digit_once_and_shares_no_row():
         assert len(validation[0]) == 144 and len(train[0]) + 144 + len(test[0]) == 1797
         rows = np.concatenate([train[0], validation[0], test[0]])
         assert len({row.tobytes() for row in rows}) == 1797 and rows.max() == 1 and rows.min() == 0
+    for fold, message in [(5, "at most 4"), (-1, "at least 0"), (1.0, "whole number"), ("a", "whole number")]:
+        with pytest.raises((ValueError, TypeError), match=f"fold must be .*{message}"):
+            nn.load_digits_split(fold)
 
 
 def test_fit_network_mlp_reads_digits_on_five_splits():
