@@ -1,5 +1,6 @@
 """neural_networks.py, in the order it is read: `pytest -x` names the first wrong equation."""
 
+import functools
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from utils import accuracy
 
 HAND = (1e-12, "worked by hand")
 rng = np.random.default_rng(7)
+digits = functools.cache(nn.load_digits_split)  # reading the file takes as long as learning from it
 
 
 def same_as_torch(row, f, *inputs, **options):
@@ -995,7 +997,7 @@ def test_make_cnn_has_the_layers_and_gradients_of_torch():
 
 
 def test_load_digits_split_tests_every_digit_once_and_shares_no_row():
-    parts = [nn.load_digits_split(fold) for fold in range(5)]
+    parts = [digits(fold) for fold in range(5)]
     assert sum(len(test[1]) for *_, test in parts) == 1797
     for train, validation, test in parts:
         assert len(validation[0]) == 144 and len(train[0]) + 144 + len(test[0]) == 1797
@@ -1009,7 +1011,7 @@ def test_load_digits_split_tests_every_digit_once_and_shares_no_row():
 def test_fit_network_mlp_reads_digits_on_five_splits():
     scores = []
     for fold in range(5):
-        (X, y), (X_val, y_val), (X_test, y_test) = nn.load_digits_split(fold)
+        (X, y), (X_val, y_val), (X_test, y_test) = digits(fold)
         layers = nn.make_mlp(np.random.default_rng(0), (64, 128, 64, 10))
         X, y = np.concatenate([X, X_val]), np.concatenate([y, y_val])  # fixed epochs: none to watch
         nn.fit_network(np.random.default_rng(0), layers, X, y, epochs=20)
@@ -1018,7 +1020,7 @@ def test_fit_network_mlp_reads_digits_on_five_splits():
 
 
 def test_fit_network_cnn_reads_digits():
-    (X, y), (X_val, y_val), (X_test, y_test) = ((x.reshape(-1, 8, 8, 1), y) for x, y in nn.load_digits_split())
+    (X, y), (X_val, y_val), (X_test, y_test) = ((x.reshape(-1, 8, 8, 1), y) for x, y in digits(0))
     layers, X, y = nn.make_cnn(np.random.default_rng(0)), np.concatenate([X, X_val]), np.concatenate([y, y_val])
     nn.fit_network(np.random.default_rng(0), layers, X, y, lr=0.2, batch_size=16, epochs=8)
     score = accuracy(y_test, nn.forward(layers, X_test).argmax(axis=1))
@@ -1026,5 +1028,5 @@ def test_fit_network_cnn_reads_digits():
 
 
 def test_sklearn_mlp_reads_digits_about_as_well():
-    (X, y), _, (X_test, y_test) = nn.load_digits_split()
+    (X, y), _, (X_test, y_test) = digits(0)
     assert nn.sklearn_mlp(X, y).score(X_test, y_test) > 0.95
