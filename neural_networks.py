@@ -865,7 +865,7 @@ def demo_digits(plot=False):
     print(f"  MLPClassifier {library:.4f}, {estimator.n_iter_} epochs in {seconds:.2f} s")
     mlp, cnn = make_mlp(rng := np.random.default_rng(0), (64, 128, 64, 10)), make_cnn(rng)
     for name, layers, shape, lr, size, epochs in [
-        ("MLP", mlp, (64,), 0.3, 32, 25), ("CNN", cnn, (8, 8, 1), 0.2, 16, 8)]:
+        ("MLP", mlp, (64,), 0.3, 32, 20), ("CNN", cnn, (8, 8, 1), 0.2, 16, 8)]:
         (X, y), validation, (X_test, y_test) = ((x.reshape(-1, *shape), y) for x, y in split)
         start, rng, began = copy.deepcopy(layers), np.random.default_rng(0), clock()
         history = fit_network(rng, layers, X, y, cross_entropy, lr, 0.0, epochs, size, validation)
