@@ -17,7 +17,7 @@ LIBRARIES += ["safetensors", "faiss", "matplotlib", "tqdm"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-LINES = {"neural_networks.py": 1055, "embeddings.py": 1100}  # still to be cut; no other may exceed 900
+LINES = {"neural_networks.py": 1055}  # still to be cut; no other may exceed 900
 
 
 def python(*args, cwd=ROOT):
