@@ -522,7 +522,7 @@ def make_pairs(sentences, window):
 def softplus(z):
     """-ln σ(-z) = ln(1 + exp(z)) and its slope σ(z), in a form that cannot overflow."""
     e = np.exp(-np.abs(z))
-    return np.maximum(z, 0) + np.log1p(e), np.where(z > 0, 1, e) / (1 + e)
+    return np.maximum(z, 0) + np.log(1 + e), np.where(z > 0, 1, e) / (1 + e)
 def skipgram_gradient(V, U, center, context, negatives):
     """Mean of (23) over B pairs, gradients (24) for V and U; negatives (B, K), or shared: (K,)."""
     v, o, u = V[center], U[context], U[negatives]  # (B, d), (B, d), (B, K, d) or (K, d)
