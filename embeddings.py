@@ -281,7 +281,7 @@ def tfidf(texts, vocabulary, idf, sublinear=False, norm="l2"):
     """Equation (12): X (n, words). norm: "l2" (length 1), "l1" (sum 1) or None."""
     rows, d = [words(text) for text in check_texts(texts)], len(vocabulary)
     cells = [i * d + vocabulary[w] for i, row in enumerate(rows) for w in row if w in vocabulary]
-    X = np.bincount(np.array(cells, dtype=int), minlength=len(rows) * d).astype(float)
+    X = np.bincount(cells, minlength=len(rows) * d).astype(float)
     if sublinear:
         X[X > 0] = 1 + np.log(X[X > 0])
     X = X.reshape(len(rows), d) * idf
@@ -600,7 +600,8 @@ def demo_word2vec(plot=False):
         loss, dV, dU = skipgram_gradient(V, U, *batch)
         results = zip(([loss], V - dV, U - dU), torch_skipgram(V, U, [batch], 1.0))
         same |= zip([f"loss, {name} negatives", f"V, {name}", f"U, {name}"], results)
-    plot_map(plot, "embeddings_words.png", pca_transform(V, *fit_pca(V, 2)[:2]), vocabulary, "PCA")
+    Z = pca_transform(V, *fit_pca(V, 2)[:2])
+    plot_map(plot, "embeddings_words.png", Z, vocabulary, "Word vectors by PCA")
     return report(beside("steps", same))
 # Try: `window=1`. Which neighbours does "sofa" keep, and how many analogies are lost?
 # %% [markdown]
@@ -884,7 +885,6 @@ def demo_contrastive(plot=False):
     results = zip(info_nce(*pair), sentence_transformers_info_nce(*pair))
     return report(beside("steps", dict(zip(["loss", "dA", "dB"], results))))
 # Try: `scale=1.0` in the demo. Do the halves still find each other?
-
 # %%
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "--model":

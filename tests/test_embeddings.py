@@ -143,6 +143,8 @@ def test_rotate_pairs_leaves_perpendicular_rows_alone():
     assert em.rotate_pairs(M, 2, np.array([0, 1]), np.array([2, 1])) <= 1
     agree("M", M[[0, 2]], before[[0, 2]], *EXACT)
     assert em.rotate_pairs(before, 2, np.array([0]), np.array([1])) == 0
+    apart = np.array([[1.0, 0, 1, 0], [-1, 1, 0, 1]])  # 135 degrees: the cosine is negative
+    assert em.rotate_pairs(apart, 2, np.array([0]), np.array([1])) == pytest.approx(1 / math.sqrt(2))
 
 
 def test_svd_jacobi_by_hand():
@@ -158,6 +160,8 @@ def matrices():
     yield from [ones, ones.T, np.zeros((4, 3)), np.eye(5), np.ones((6, 6)), np.diag([1.0, 0, 2, 0])]
     yield normal(0, 8, 6) * 10.0 ** np.arange(0, -30, -5)  # badly scaled columns
     yield 1e90 * normal(0, 6, 4)
+    yield -np.abs(normal(0, 5, 3))
+    yield np.array([[1.0, 2], [3, 1e-170]])
     yield 1e-160 * normal(0, 6, 4)
 
 
@@ -245,7 +249,7 @@ def test_fit_pca_by_hand(method):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("n, d, k", [(50, 6, 6), (50, 6, 1), (8, 20, 7), (300, 3, 2), (2, 5, 1)])
+@pytest.mark.parametrize("n, d, k", [(50, 6, 6), (50, 6, 1), (8, 20, 7), (300, 3, 2), (2, 5, 1), (1001, 3, 2)])
 @pytest.mark.parametrize("method", ["svd", "covariance"])
 def test_fit_pca_equals_scikit_learn(method, n, d, k, seed):
     X, new = (normal(s, rows, d) * np.arange(1, d + 1) + 5 for s, rows in [(seed, n), (seed + 9, 4)])
@@ -267,6 +271,16 @@ def test_pca_transform_whitens_and_centres_with_the_mean_of_the_fit():
     Z = em.pca_transform(X, mean, Vt, variance)
     agree("covariance of whitened Z", np.cov(Z.T), np.eye(4), 1e-10, "equation (10)")
     agree("one row at a time", np.vstack([em.pca_transform(X[[i]], mean, Vt, variance) for i in range(3)]), Z[:3], *EXACT)
+
+
+def test_pca_transform_whitens_in_any_unit_and_however_small_the_last_variance():
+    X = normal(0, 20, 2) * [1, 1e-4]
+    Z = em.pca_transform(X, *em.fit_pca(X, 2)[:3])
+    agree("Z of X in another unit", em.pca_transform(1e-8 * X, *em.fit_pca(1e-8 * X, 2)[:3]), Z, 1e-8, "no unit is left")
+
+
+def test_fit_pca_takes_a_last_row_that_repeats_the_first():
+    agree("variance", em.fit_pca([[1, 2], [4, 2], [1, 2]], 1)[2], [3], *EXACT)
 
 
 def test_fit_pca_by_covariance_loses_a_short_direction_that_svd_keeps():
@@ -318,6 +332,7 @@ def test_tfidf_by_hand():
     agree("tf idf", em.tfidf(texts, vocabulary, idf, norm=None), [[2, 2], [0, 0], [0, 0]], *EXACT)
     agree("l1", em.tfidf(texts, vocabulary, idf, norm="l1"), [[0.5, 0.5], [0, 0], [0, 0]], *EXACT)
     agree("l2", em.tfidf(texts, vocabulary, idf), [[0.5**0.5] * 2, [0, 0], [0, 0]], *EXACT)
+    agree("l1 of small numbers", em.tfidf(texts[:1], vocabulary, 1e-6 * idf, norm="l1"), [[0.5, 0.5]], *EXACT)
     agree("sublinear", em.tfidf(texts, vocabulary, idf, True, None), [[2, 1 + math.log(2)], [0, 0], [0, 0]], *EXACT)
 
 
