@@ -2,7 +2,7 @@
 """
 # Embeddings: how can numbers hold a meaning?
 An *embedding* turns a thing into a list of numbers, so that what is alike lies close together.
-`python embeddings.py pca tsne` runs two parts. All but "The library version" needs numpy alone.
+`python embeddings.py pca tsne` runs two demos. Only demos and "The library version" need libraries.
 
     n, d, k   number of items, of coordinates, of what is asked for: neighbours, clusters ...
     X, A, B   items, one per row (n, d); ‖a‖ = √(Σⱼ aⱼ²) is the length of a row
@@ -364,7 +364,7 @@ def kmeans_plus_plus(X, k, rng):
     """k rows of X as a start, by equation (17)."""
     X = check_X(X)
     check_number("k", k, least=1, most=len(X), integer=True)
-    rows, D = [], np.full(len(X), 1e200)  # the first draw: all points alike
+    rows, D = [], np.full(len(X), 1e250)  # the first draw: all points alike
     for _ in range(k):
         row = np.searchsorted(D.cumsum(), rng.uniform() * D.sum())
         rows.append(min(row, len(X) - 1))  # rounding can point past the end

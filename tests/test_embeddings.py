@@ -501,6 +501,7 @@ def test_fit_kmeans_refuses_bad_input():
     for k in [0, 6]:
         refuses("k must be at least 1 and at most 5", em.kmeans_plus_plus, X, k, np.random.default_rng(0))
     refuses("whole number", em.kmeans_plus_plus, X, 1.5, np.random.default_rng(0), error=TypeError)
+    refuses("finite", em.kmeans_plus_plus, X * np.nan, 2, np.random.default_rng(0))
     refuses("start must be .k, 2., k <= 5, not .6, 2.", em.fit_kmeans, X, np.ones((6, 2)))
     refuses("start must be .k, 2., k <= 5, not .2, 3.", em.fit_kmeans, X, np.ones((2, 3)))
     refuses("start must have 2 dim", em.fit_kmeans, X, [1, 2])
@@ -510,15 +511,16 @@ def test_fit_kmeans_refuses_bad_input():
 
 
 # --- t-SNE ----------------------------------------------------------------------------
-def test_joint_probabilities_by_hand():
+@pytest.mark.parametrize("perplexity", [2.1, 2.5, 2.9999])
+def test_joint_probabilities_by_hand(perplexity):
     """Four corners of a square: by symmetry P is the same along all sides, and on both diagonals.
 
-    With perplexity 2.5 the diagonal gets p and each side (1 - p) / 2; p solves the entropy."""
-    P = em.joint_probabilities([[0, 0], [0, 1], [1, 1], [1, 0]], perplexity=2.5)
+    The diagonal gets p and each side (1 - p) / 2; p solves the entropy."""
+    P = em.joint_probabilities([[0, 0], [0, 1], [1, 1], [1, 0]], perplexity)
     p = 4 * P[0, 2]
     agree("rows", 4 * P, [[0, (1 - p) / 2, p, (1 - p) / 2], [(1 - p) / 2, 0, (1 - p) / 2, p],
                           [p, (1 - p) / 2, 0, (1 - p) / 2], [(1 - p) / 2, p, (1 - p) / 2, 0]], *EXACT)  # fmt: skip
-    agree("perplexity", np.exp(-p * np.log(p) - (1 - p) * np.log((1 - p) / 2)), 2.5, 1e-10, "60 bisections")
+    agree("perplexity", np.exp(-p * np.log(p) - (1 - p) * np.log((1 - p) / 2)), perplexity, 1e-10, "59 halvings")
     assert p < 1 / 3
 
 
