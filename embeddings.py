@@ -517,7 +517,7 @@ same company and come out alike. Rare words stay near their random start.
 def make_pairs(sentences, window):
     """Centre and context numbers, two arrays, of all words at most `window` apart."""
     gaps = [(ids, ids[gap:]) for ids in sentences for gap in range(1, window + 1)]
-    near = np.array([pair for two in gaps for pair in zip(*two)], dtype=int).reshape(-1, 2)
+    near = np.array([pair for two in gaps for pair in zip(*two)]).reshape(-1, 2)
     return np.vstack([near, near[:, ::-1]]).T
 def softplus(z):
     """-ln σ(-z) = ln(1 + exp(z)) and its slope σ(z), in a form that cannot overflow."""
@@ -536,7 +536,7 @@ def skipgram_gradient(V, U, center, context, negatives):
     loss = (cost.sum() + cost_true.sum()) / B
     return loss, add_rows(V.shape, center, dv), add_rows(U.shape, rows, du)
 def fit_word2vec(texts, rng, d=16, window=3, negatives=5, lr=2.0, epochs=5, batch=256):
-    """The vocabulary {word: row}, V and U (words, d), and the loss of each step: lr times (24)."""
+    """{word: row}, V and U (words, d), the loss of each step. lr is large, as (23) is a mean."""
     whole = dict(d=d, window=window, negatives=negatives, epochs=epochs, batch=batch)
     for name, value in whole.items():
         check_number(name, value, least=1, integer=True)
@@ -557,7 +557,7 @@ def fit_word2vec(texts, rng, d=16, window=3, negatives=5, lr=2.0, epochs=5, batc
             losses.append(loss)
     return vocabulary, V, U, losses
 def analogy(vocabulary, V, a, b, c):
-    """The word d for which a : b = c : d, as d is closest in cosine to v(b) - v(a) + v(c)."""
+    """The word d closest in cosine to v(b) - v(a) + v(c). KeyError: a word is unknown."""
     V, (i, j, k) = unit_rows(V), (vocabulary[word] for word in (a, b, c))
     score = V @ (V[j] - V[i] + V[k])
     score[[i, j, k]] = -np.inf  # they would often win

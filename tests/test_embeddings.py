@@ -586,11 +586,14 @@ def test_tsne_steps_equals_scikit_learn_for_20_steps(size, factor, lr, momentum,
     agree("map / its largest", em.tsne_steps(P, start, 20, lr, momentum) / largest, end / largest, *em.ALLOWED["steps"])
 
 
-def test_tsne_steps_never_let_a_gain_fall_below_a_hundredth():
-    """A map that slides one way keeps the sign of its update opposite to none: gains shrink."""
-    P, start = em.joint_probabilities(normal(0, 12, 3), 3.0), 20 * normal(1, 12, 2)
-    end = em.sklearn_tsne(normal(0, 12, 3), 3.0, P, start, 60, 1.0, 0.0)[3]
-    agree("60 steps without momentum", em.tsne_steps(P, start, 60, 1.0, 0.0), end, 1e-8, "60 quiet steps")
+def test_tsne_steps_never_let_a_gain_fall_below_a_hundredth(monkeypatch):
+    """A slope that turns at every step shrinks the gain by 0.8 down to 0.01; one that stays adds 0.2."""
+    for turn in [-1, 1]:
+        slopes = (turn**t * np.ones((1, 1)) for t in range(40))
+        monkeypatch.setattr(em, "tsne_gradient", lambda P, Y: next(slopes))
+        gains = [max(0.8**t, 0.01) for t in range(1, 41)] if turn < 0 else 0.8 + 0.2 * np.arange(40)
+        expected = -3 * sum(gain * turn**t for t, gain in enumerate(gains))
+        agree(f"slopes times {turn}", em.tsne_steps(None, np.zeros((1, 1)), 40, 3.0, 0.0), [[expected]], *EXACT)
 
 
 def test_fit_tsne_takes_the_steps_that_the_text_names(monkeypatch):
