@@ -772,6 +772,7 @@ def test_fit_word2vec_refuses_bad_input():
         refuses(f"{name} must be at least 1", em.fit_word2vec, texts, rng, **{name: 0})
         refuses("whole number", em.fit_word2vec, texts, rng, **{name: 1.5}, error=TypeError)
         assert len(em.fit_word2vec(texts, rng, **{name: 1})[0]) == 2
+    assert len(em.fit_word2vec(texts, rng, batch=1, epochs=1)[3]) == 2  # two pairs, one at a time
     refuses("lr must be above 0", em.fit_word2vec, texts, rng, lr=0)
     for empty in [[], [""], ["lonely"]]:
         refuses("two words that stand together", em.fit_word2vec, empty, rng)
@@ -835,6 +836,7 @@ def test_wordpiece_by_hand():
     assert em.wordpiece("playing", vocabulary - {"playi"}) == ["play", "##ing"]
     assert em.wordpiece("plays", vocabulary) == ["[UNK]"]
     assert em.wordpiece("ing", vocabulary) == ["[UNK]"]
+    assert em.wordpiece("plays", vocabulary | {"", "##"}) == ["[UNK]"]  # a piece has a letter
     assert em.wordpiece("p" + "i" * 99, vocabulary) == ["p"] + ["##i"] * 99
     assert em.wordpiece("p" + "i" * 100, vocabulary) == ["[UNK]"]
 
