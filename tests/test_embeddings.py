@@ -143,6 +143,8 @@ def test_rotate_pairs_leaves_perpendicular_rows_alone():
     assert em.rotate_pairs(M, 2, np.array([0, 1]), np.array([2, 1])) <= 1
     agree("M", M[[0, 2]], before[[0, 2]], *EXACT)
     assert em.rotate_pairs(before, 2, np.array([0]), np.array([1])) == 0
+    apart = np.array([[1.0, 0, 1, 0], [-1, 1, 0, 1]])  # 135 degrees: the cosine is negative
+    assert em.rotate_pairs(apart, 2, np.array([0]), np.array([1])) == pytest.approx(1 / math.sqrt(2))
 
 
 def test_svd_jacobi_by_hand():
@@ -158,6 +160,8 @@ def matrices():
     yield from [ones, ones.T, np.zeros((4, 3)), np.eye(5), np.ones((6, 6)), np.diag([1.0, 0, 2, 0])]
     yield normal(0, 8, 6) * 10.0 ** np.arange(0, -30, -5)  # badly scaled columns
     yield 1e90 * normal(0, 6, 4)
+    yield -np.abs(normal(0, 5, 3))
+    yield np.array([[1.0, 2], [3, 1e-170]])
     yield 1e-160 * normal(0, 6, 4)
 
 
@@ -198,12 +202,12 @@ def test_svd_jacobi_refuses_bad_input():
     refuses("a row and a column", em.svd_jacobi, np.ones((0, 2)))
 
 
-@pytest.mark.parametrize("oversample, power", [(10, 4), (0, 1), (3, 0), (2, 2)])
+@pytest.mark.parametrize("power", [4, 1, 0])
 @pytest.mark.parametrize("m, n, k", [(40, 15, 3), (15, 40, 5), (20, 20, 1), (6, 4, 4)])
-def test_svd_randomized_equals_scikit_learn_from_the_same_matrix(m, n, k, oversample, power):
+def test_svd_randomized_equals_scikit_learn_from_the_same_matrix(m, n, k, power):
     A = normal(0, m, n) * 0.7 ** np.arange(n)
-    ours = em.svd_randomized(A, k, np.random.RandomState(3), oversample, power)
-    theirs = em.sklearn_svd_randomized(A, k, np.random.RandomState(3), oversample, power)
+    ours = em.svd_randomized(A, k, np.random.RandomState(3), power)
+    theirs = em.sklearn_svd_randomized(A, k, np.random.RandomState(3), power)
     agree("s", ours[1], theirs[1], *em.ALLOWED["svd"])
     agree("Vt up to sign", em.fix_signs(ours[2]), em.fix_signs(theirs[2]), *em.ALLOWED["svd"])
     products = [(U * s) @ Vt for U, s, Vt in (ours, theirs)]
@@ -222,10 +226,8 @@ def test_svd_randomized_refuses_bad_input():
     rng = np.random.default_rng(0)
     for k in [0, 4]:
         refuses("k must be at least 1 and at most 3", em.svd_randomized, np.ones((3, 5)), k, rng)
-    refuses("oversample must be at least 0", em.svd_randomized, np.eye(3), 1, rng, oversample=-1)
     refuses("power must be at least 0", em.svd_randomized, np.eye(3), 1, rng, power=-1)
     refuses("whole number", em.svd_randomized, np.eye(3), 1, rng, power=1.5, error=TypeError)
-    refuses("whole number", em.svd_randomized, np.eye(3), 1, rng, oversample=1.5, error=TypeError)
     refuses("whole number", em.svd_randomized, np.eye(3), 1.5, rng, error=TypeError)
     refuses("A must have 2 dim", em.svd_randomized, np.ones(3), 1, rng)
 
@@ -247,7 +249,7 @@ def test_fit_pca_by_hand(method):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("n, d, k", [(50, 6, 6), (50, 6, 1), (8, 20, 7), (300, 3, 2), (2, 5, 1)])
+@pytest.mark.parametrize("n, d, k", [(50, 6, 6), (50, 6, 1), (8, 20, 7), (300, 3, 2), (2, 5, 1), (1001, 3, 2)])
 @pytest.mark.parametrize("method", ["svd", "covariance"])
 def test_fit_pca_equals_scikit_learn(method, n, d, k, seed):
     X, new = (normal(s, rows, d) * np.arange(1, d + 1) + 5 for s, rows in [(seed, n), (seed + 9, 4)])
@@ -260,7 +262,7 @@ def test_fit_pca_equals_scikit_learn(method, n, d, k, seed):
         ("Z of new rows", em.pca_transform(new, mean, Vt), theirs.transform(new)),
         ("whitened", em.pca_transform(new, mean, Vt, variance), white.transform(new)),
     ]:  # fmt: skip
-        agree(what, ours, library, *em.ALLOWED["pca"])
+        agree(what, ours, library, *em.ALLOWED["svd"])
 
 
 def test_pca_transform_whitens_and_centres_with_the_mean_of_the_fit():
@@ -269,6 +271,16 @@ def test_pca_transform_whitens_and_centres_with_the_mean_of_the_fit():
     Z = em.pca_transform(X, mean, Vt, variance)
     agree("covariance of whitened Z", np.cov(Z.T), np.eye(4), 1e-10, "equation (10)")
     agree("one row at a time", np.vstack([em.pca_transform(X[[i]], mean, Vt, variance) for i in range(3)]), Z[:3], *EXACT)
+
+
+def test_pca_transform_whitens_in_any_unit_and_however_small_the_last_variance():
+    X = normal(0, 20, 2) * [1, 1e-4]
+    Z = em.pca_transform(X, *em.fit_pca(X, 2)[:3])
+    agree("Z of X in another unit", em.pca_transform(1e-8 * X, *em.fit_pca(1e-8 * X, 2)[:3]), Z, 1e-8, "no unit is left")
+
+
+def test_fit_pca_takes_a_last_row_that_repeats_the_first():
+    agree("variance", em.fit_pca([[1, 2], [4, 2], [1, 2]], 1)[2], [3], *EXACT)
 
 
 def test_fit_pca_by_covariance_loses_a_short_direction_that_svd_keeps():
@@ -320,6 +332,7 @@ def test_tfidf_by_hand():
     agree("tf idf", em.tfidf(texts, vocabulary, idf, norm=None), [[2, 2], [0, 0], [0, 0]], *EXACT)
     agree("l1", em.tfidf(texts, vocabulary, idf, norm="l1"), [[0.5, 0.5], [0, 0], [0, 0]], *EXACT)
     agree("l2", em.tfidf(texts, vocabulary, idf), [[0.5**0.5] * 2, [0, 0], [0, 0]], *EXACT)
+    agree("l1 of small numbers", em.tfidf(texts[:1], vocabulary, 1e-6 * idf, norm="l1"), [[0.5, 0.5]], *EXACT)
     agree("sublinear", em.tfidf(texts, vocabulary, idf, True, None), [[2, 1 + math.log(2)], [0, 0], [0, 0]], *EXACT)
 
 
@@ -329,9 +342,9 @@ def test_tfidf_equals_scikit_learn(texts, smooth, sublinear, norm):
     theirs = em.sklearn_tfidf(texts, smooth, sublinear, norm)
     vocabulary, idf = em.fit_tfidf(texts, smooth)
     assert vocabulary == theirs.vocabulary_
-    agree("idf", idf, theirs.idf_, *em.ALLOWED["tfidf"])
+    agree("idf", idf, theirs.idf_, *em.ALLOWED["steps"])
     new = [*texts, "", "nothing known", texts[0] + " " + texts[1]]
-    agree("X", em.tfidf(new, vocabulary, idf, sublinear, norm), theirs.transform(new).toarray(), *em.ALLOWED["tfidf"])
+    agree("X", em.tfidf(new, vocabulary, idf, sublinear, norm), theirs.transform(new).toarray(), *em.ALLOWED["steps"])
 
 
 def test_tfidf_refuses_bad_input():
@@ -353,9 +366,9 @@ def test_fit_lsa_equals_scikit_learn(shape, k):
     X = np.abs(normal(0, *shape))
     Z, Vt = em.fit_lsa(X, k)
     theirs = em.sklearn_lsa(X, k)
-    agree("Vt", Vt, theirs.components_, *em.ALLOWED["tfidf"])
-    agree("Z", Z, theirs.transform(X), *em.ALLOWED["tfidf"])
-    agree("lengths of columns of Z", np.linalg.norm(Z, axis=0), theirs.singular_values_, *em.ALLOWED["tfidf"])
+    agree("Vt", Vt, theirs.components_, *em.ALLOWED["steps"])
+    agree("Z", Z, theirs.transform(X), *em.ALLOWED["steps"])
+    agree("lengths of columns of Z", np.linalg.norm(Z, axis=0), theirs.singular_values_, *em.ALLOWED["steps"])
 
 
 def test_fit_lsa_joins_words_that_never_meet():
@@ -435,8 +448,8 @@ def test_fit_kmeans_equals_scikit_learn(n, d, k, seed):
     theirs = em.sklearn_kmeans(X, start)
     agree("labels", labels, theirs.labels_, *em.ALLOWED["numbers"])
     agree("steps", steps, theirs.n_iter_, *em.ALLOWED["numbers"])
-    agree("centres", centers, theirs.cluster_centers_, *em.ALLOWED["k-means"])
-    agree("inertia", inertia, theirs.inertia_, *em.ALLOWED["k-means"])
+    agree("centres", centers, theirs.cluster_centers_, *em.ALLOWED["steps"])
+    agree("inertia", inertia, theirs.inertia_, *em.ALLOWED["steps"])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -446,7 +459,7 @@ def test_fit_kmeans_with_an_empty_cluster_equals_scikit_learn(seed):
     centers, labels, inertia, steps = em.fit_kmeans(X, start)
     theirs = em.sklearn_kmeans(X, start)
     agree("labels", labels, theirs.labels_, *em.ALLOWED["numbers"])
-    agree("inertia", inertia, theirs.inertia_, *em.ALLOWED["k-means"])
+    agree("inertia", inertia, theirs.inertia_, *em.ALLOWED["steps"])
     agree("steps", steps, theirs.n_iter_, *em.ALLOWED["numbers"])
     assert len(np.unique(labels)) == 5
 
@@ -488,6 +501,7 @@ def test_fit_kmeans_refuses_bad_input():
     for k in [0, 6]:
         refuses("k must be at least 1 and at most 5", em.kmeans_plus_plus, X, k, np.random.default_rng(0))
     refuses("whole number", em.kmeans_plus_plus, X, 1.5, np.random.default_rng(0), error=TypeError)
+    refuses("finite", em.kmeans_plus_plus, X * np.nan, 2, np.random.default_rng(0))
     refuses("start must be .k, 2., k <= 5, not .6, 2.", em.fit_kmeans, X, np.ones((6, 2)))
     refuses("start must be .k, 2., k <= 5, not .2, 3.", em.fit_kmeans, X, np.ones((2, 3)))
     refuses("start must have 2 dim", em.fit_kmeans, X, [1, 2])
@@ -497,15 +511,16 @@ def test_fit_kmeans_refuses_bad_input():
 
 
 # --- t-SNE ----------------------------------------------------------------------------
-def test_joint_probabilities_by_hand():
+@pytest.mark.parametrize("perplexity", [2.1, 2.5, 2.9999])
+def test_joint_probabilities_by_hand(perplexity):
     """Four corners of a square: by symmetry P is the same along all sides, and on both diagonals.
 
-    With perplexity 2.5 the diagonal gets p and each side (1 - p) / 2; p solves the entropy."""
-    P = em.joint_probabilities([[0, 0], [0, 1], [1, 1], [1, 0]], perplexity=2.5)
+    The diagonal gets p and each side (1 - p) / 2; p solves the entropy."""
+    P = em.joint_probabilities([[0, 0], [0, 1], [1, 1], [1, 0]], perplexity)
     p = 4 * P[0, 2]
     agree("rows", 4 * P, [[0, (1 - p) / 2, p, (1 - p) / 2], [(1 - p) / 2, 0, (1 - p) / 2, p],
                           [p, (1 - p) / 2, 0, (1 - p) / 2], [(1 - p) / 2, p, (1 - p) / 2, 0]], *EXACT)  # fmt: skip
-    agree("perplexity", np.exp(-p * np.log(p) - (1 - p) * np.log((1 - p) / 2)), 2.5, 1e-10, "60 bisections")
+    agree("perplexity", np.exp(-p * np.log(p) - (1 - p) * np.log((1 - p) / 2)), perplexity, 1e-10, "59 halvings")
     assert p < 1 / 3
 
 
@@ -564,18 +579,21 @@ def test_tsne_steps_equals_scikit_learn_for_20_steps(size, factor, lr, momentum,
     X, start = normal(seed, 60, 5), size * normal(seed + 1, 60, 2)
     P = factor * em.joint_probabilities(X, 10.0)
     _, loss, gradient, end = em.sklearn_tsne(X, 10.0, P, start, 20, lr, momentum)
-    agree("KL", em.tsne_loss(P, start), loss, *em.ALLOWED["t-SNE"])
+    agree("KL", em.tsne_loss(P, start), loss, *em.ALLOWED["steps"])
     largest = np.abs(gradient).max()
-    agree("gradient / its largest", em.tsne_gradient(P, start) / largest, gradient / largest, *em.ALLOWED["t-SNE"])
+    agree("gradient / its largest", em.tsne_gradient(P, start) / largest, gradient / largest, *em.ALLOWED["steps"])
     largest = np.abs(end).max()
-    agree("map / its largest", em.tsne_steps(P, start, 20, lr, momentum) / largest, end / largest, *em.ALLOWED["t-SNE"])
+    agree("map / its largest", em.tsne_steps(P, start, 20, lr, momentum) / largest, end / largest, *em.ALLOWED["steps"])
 
 
-def test_tsne_steps_never_let_a_gain_fall_below_a_hundredth():
-    """A map that slides one way keeps the sign of its update opposite to none: gains shrink."""
-    P, start = em.joint_probabilities(normal(0, 12, 3), 3.0), 20 * normal(1, 12, 2)
-    end = em.sklearn_tsne(normal(0, 12, 3), 3.0, P, start, 60, 1.0, 0.0)[3]
-    agree("60 steps without momentum", em.tsne_steps(P, start, 60, 1.0, 0.0), end, 1e-8, "60 quiet steps")
+def test_tsne_steps_never_let_a_gain_fall_below_a_hundredth(monkeypatch):
+    """A slope that turns at every step shrinks the gain by 0.8 down to 0.01; one that stays adds 0.2."""
+    for turn in [-1, 1]:
+        slopes = (turn**t * np.ones((1, 1)) for t in range(40))
+        monkeypatch.setattr(em, "tsne_gradient", lambda P, Y: next(slopes))
+        gains = [max(0.8**t, 0.01) for t in range(1, 41)] if turn < 0 else 0.8 + 0.2 * np.arange(40)
+        expected = -3 * sum(gain * turn**t for t, gain in enumerate(gains))
+        agree(f"slopes times {turn}", em.tsne_steps(None, np.zeros((1, 1)), 40, 3.0, 0.0), [[expected]], *EXACT)
 
 
 def test_fit_tsne_takes_the_steps_that_the_text_names(monkeypatch):
@@ -666,10 +684,10 @@ def test_skipgram_gradient_takes_the_steps_of_torch(shape, seed):
     losses, v, u = em.torch_skipgram(V, U, batches, 0.7)
     for step, pairs in enumerate(batches):
         loss, dV, dU = em.skipgram_gradient(V, U, *pairs)
-        agree(f"loss of step {step}", loss, losses[step], *em.ALLOWED["word2vec"])
+        agree(f"loss of step {step}", loss, losses[step], *em.ALLOWED["steps"])
         V, U = V - 0.7 * dV, U - 0.7 * dU
-    agree("V", V, v, *em.ALLOWED["word2vec"])
-    agree("U", U, u, *em.ALLOWED["word2vec"])
+    agree("V", V, v, *em.ALLOWED["steps"])
+    agree("U", U, u, *em.ALLOWED["steps"])
 
 
 def test_fit_word2vec_takes_the_steps_of_torch(monkeypatch):
@@ -685,7 +703,7 @@ def test_fit_word2vec_takes_the_steps_of_torch(monkeypatch):
     vocabulary, V, U, losses = em.fit_word2vec(texts, np.random.default_rng(1), d=6, window=2, negatives=3, lr=0.5, epochs=2, batch=64)
     theirs = em.torch_skipgram(*seen[0][:2], [pairs for _, _, pairs in seen], 0.5)
     for what, a, b in zip(["losses", "V", "U"], [losses, V, U], theirs):
-        agree(what, a, b, *em.ALLOWED["word2vec"])
+        agree(what, a, b, *em.ALLOWED["steps"])
     assert list(vocabulary) == sorted({w for t in texts for w in t.split()}) and list(vocabulary.values()) == list(range(len(V)))
     first = seen[0]
     assert first[0].shape == (len(V), 6) and 0.07 < np.abs(first[0]).max() <= 0.5 / 6 and first[0].min() < -0.07
@@ -727,7 +745,7 @@ def test_fit_word2vec_learns_neighbours_and_analogies(seed):
     agree("loss of the first step", losses[0], 6 * np.log(2), 0.01, "all scores begin at 0")
     row = em.nearest(V, V[[vocabulary["sofa"]]], 2)[1][0, 1]
     assert list(vocabulary)[row] == "couch"
-    twos = [pair.split() for pair in em.PAIRS]
+    twos = [role.split()[:2] for role in em.ROLES]
     right = [em.analogy(vocabulary, V, *a, c) == d for a in twos for c, d in twos if a[0] != c]
     assert np.mean(right) > 0.7, f"{sum(right)} of {len(right)} analogies"
 
@@ -744,7 +762,8 @@ def test_make_sentences_hold_the_planted_relations():
     texts = em.make_sentences(np.random.default_rng(0), 300)
     assert len(texts) == 600
     assert not any("sofa" in t and "couch" in t for t in texts)
-    assert any(t.startswith("queen knows") and t.endswith("she") for t in texts)
+    assert {t for t in texts if "queen" in t} == {"queen knows crown her throne"}
+    assert {t for t in texts if "king" in t} == {"king knows crown his throne"}
 
 
 def test_fit_word2vec_refuses_bad_input():
@@ -753,6 +772,7 @@ def test_fit_word2vec_refuses_bad_input():
         refuses(f"{name} must be at least 1", em.fit_word2vec, texts, rng, **{name: 0})
         refuses("whole number", em.fit_word2vec, texts, rng, **{name: 1.5}, error=TypeError)
         assert len(em.fit_word2vec(texts, rng, **{name: 1})[0]) == 2
+    assert len(em.fit_word2vec(texts, rng, batch=1, epochs=1)[3]) == 2  # two pairs, one at a time
     refuses("lr must be above 0", em.fit_word2vec, texts, rng, lr=0)
     for empty in [[], [""], ["lonely"]]:
         refuses("two words that stand together", em.fit_word2vec, empty, rng)
@@ -816,6 +836,7 @@ def test_wordpiece_by_hand():
     assert em.wordpiece("playing", vocabulary - {"playi"}) == ["play", "##ing"]
     assert em.wordpiece("plays", vocabulary) == ["[UNK]"]
     assert em.wordpiece("ing", vocabulary) == ["[UNK]"]
+    assert em.wordpiece("plays", vocabulary | {"", "##"}) == ["[UNK]"]  # a piece has a letter
     assert em.wordpiece("p" + "i" * 99, vocabulary) == ["p"] + ["##i"] * 99
     assert em.wordpiece("p" + "i" * 100, vocabulary) == ["[UNK]"]
 
@@ -853,11 +874,12 @@ def test_gelu_equals_its_definition():
     assert em.gelu(np.ones(2, np.float32)).dtype == np.float32
 
 
-@pytest.mark.parametrize("heads", [1, 2, 6])
-def test_attention_equals_torch(heads):
+@pytest.mark.parametrize("heads, size", [(1, 1), (2, 1), (6, 1), (2, 3000)])
+def test_attention_equals_torch(heads, size):
     import torch
 
     q, k, v = normal(0, 3, 3 * 5, 12)
+    q = q * size  # exp of the largest score would overflow
     mask = np.arange(5) < np.array([[5], [2], [1]])
     tensors = (torch.tensor(x).reshape(3, 5, heads, -1).transpose(1, 2) for x in (q, k, v))
     theirs = torch.nn.functional.scaled_dot_product_attention(*tensors, torch.tensor(mask)[:, None, None])
@@ -869,6 +891,10 @@ def test_attention_looks_at_no_padding():
     padded = [np.vstack([x, 100 * normal(1, 3, 6)]) for x in (q, k, v)]
     ours = em.attention(*padded, np.array([[True] * 4 + [False] * 3]), 2)[:4]
     agree("with and without padding", ours, em.attention(q, k, v, np.ones((1, 4), bool), 2), *EXACT)
+
+
+def read_safetensors(path):
+    return em.read_file(path, em.safetensors)
 
 
 def save(path, tensors, **more):
@@ -885,10 +911,11 @@ def save(path, tensors, **more):
 def test_read_safetensors_equals_the_library(tmp_path):
     from safetensors.numpy import save_file
 
-    tensors = {"a.weight": np.float32(normal(0, 3, 4)), "b": np.float16(normal(1, 5)), "c": np.full((), 2, np.float32)}
+    tensors = {"a.weight": np.float32(normal(0, 3, 4)), "b": np.float16(normal(1, 5)), "c": np.full((), 2, np.float32), "d": np.ones((2, 0), np.float32)}
     save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
-    ours = em.read_safetensors(tmp_path / "x.safetensors")
+    ours = read_safetensors(tmp_path / "x.safetensors")
     assert set(ours) == set(tensors) and {x.dtype for x in ours.values()} == {np.dtype(np.float32)}
+    assert ours.pop("d").shape == tensors.pop("d").shape  # nothing to compare in it
     for name, theirs in tensors.items():
         agree(name, ours[name], np.float32(theirs), *EXACT)
 
@@ -896,33 +923,33 @@ def test_read_safetensors_equals_the_library(tmp_path):
 def test_read_safetensors_drops_positions_and_the_prefix_of_older_files(tmp_path):
     numbers = np.float32([1, 2]).tobytes()
     tensors = {"embeddings.position_ids": ("I64", [1], bytes(8)), "bert.x": ("F32", [2], numbers)}
-    ours = em.read_safetensors(save(tmp_path / "x", tensors))
+    ours = read_safetensors(save(tmp_path / "x", tensors))
     assert list(ours) == ["x"]
     agree("x", ours["x"], [1, 2], *EXACT)
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "I64", "F64", "U8", "F8_E4M3"])
 def test_read_safetensors_refuses_other_types_by_name(tmp_path, dtype):
-    refuses(f"w is of type {dtype}, only F32 and F16", em.read_safetensors, save(tmp_path / "x", {"w": (dtype, [1], bytes(8))}))
+    refuses(f"w is of type {dtype}, only F32 and F16", read_safetensors, save(tmp_path / "x", {"w": (dtype, [1], bytes(8))}))
 
 
 @pytest.mark.parametrize("offsets", [[0, 12], [4, 12], [-4, 4], [8, 4], [4, 2**70]])
 def test_read_safetensors_refuses_offsets_outside_the_file(tmp_path, offsets):
     path = save(tmp_path / "x", {"pad": ("F32", [2], bytes(8))}, w={"dtype": "F32", "shape": [1], "data_offsets": offsets})
-    refuses("x is .*w lies outside of the file", em.read_safetensors, path)
+    refuses("x is .*w lies outside of the file", read_safetensors, path)
 
 
 def test_read_safetensors_refuses_files_that_are_cut_off_or_something_else(tmp_path):
     whole = save(tmp_path / "x", {"w": ("F32", [2], bytes(8))}).read_bytes()
     for data in [whole[:-1], whole[:30], whole[:5], b"", b"not a model at all" * 9, b"\xff" * 40]:
         (tmp_path / "y").write_bytes(data)
-        refuses("y is cut off or not what it should be", em.read_safetensors, tmp_path / "y")
+        refuses("y is missing, cut off or not what it should be", read_safetensors, tmp_path / "y")
     for entry in [1, {}, {"dtype": "F32"}, {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
                   {"dtype": "F32", "shape": "x", "data_offsets": [0, 8]}, {"dtype": "F32", "shape": [1], "data_offsets": 5},
                   {"dtype": "F32", "shape": [1], "data_offsets": ["a", "b"]}, {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}]:  # fmt: skip
-        refuses("is cut off or not what it should be", em.read_safetensors, save(tmp_path / "z", {"ok": ("F32", [2], bytes(8))}, w=entry))
+        refuses("cut off or not what it should be", read_safetensors, save(tmp_path / "z", {"ok": ("F32", [2], bytes(8))}, w=entry))
     (tmp_path / "z").write_bytes((2).to_bytes(8, "little") + b"[]")
-    refuses("is cut off or not what it should be", em.read_safetensors, tmp_path / "z")
+    refuses("cut off or not what it should be", read_safetensors, tmp_path / "z")
 
 
 LETTERS = [chr(i) for i in range(33, 127)]
@@ -1024,7 +1051,7 @@ OLDER = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "poo
     dict(tokenizer_config={"do_lower_case": False, "strip_accents": True}),
     dict(tokenizer_config={"do_lower_case": False}, sentence_bert_config={"do_lower_case": True}),
     dict(tokenizer_config={"tokenize_chinese_chars": False}),
-    dict(config_sentence_transformers={"prompts": {"query": "the query: "}, "default_prompt_name": "query"}),
+    dict(config_sentence_transformers={"prompts": {"query": "the query: "}}),
     dict(config={"layer_norm_eps": 0.5}),
     dict(config={"num_attention_heads": 8}),
     dict(tokenizer=lambda t: t | {"truncation": {"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
@@ -1050,6 +1077,10 @@ def test_load_encoder_reads_half_precision(encoders, tmp_path):
 @pytest.mark.parametrize("files, message", [
     (dict(config={"model_type": "distilbert"}), "model_type must be bert, not distilbert"),
     (dict(config={"hidden_act": "relu"}), "hidden_act must be gelu, not relu"),
+    (dict(config_sentence_transformers={"prompts": {"q": "query: "}, "default_prompt_name": "q"}), "default_prompt_name must be None, not q"),
+    (dict(tokenizer=lambda t: t | {"model": {"type": "Unigram", "vocab": []}}), "tokenizer must be WordPiece, not Unigram"),
+    (dict(modules=lambda m: [{"type": "x.StaticEmbedding", "path": ""}]), "modules must be Transformer Pooling, not StaticEmbedding$"),
+    (dict(modules=lambda m: []), "modules must be Transformer Pooling, not $"),
     (dict(pooling={"pooling_mode": "max"}), "pooling must be mean, not max"),
     (dict(pooling={"pooling_mode": ["mean", "cls"]}), "pooling must be mean, not .*mean.*cls"),
     (dict(pooling=lambda _: OLDER | {"pooling_mode_max_tokens": True}), "pooling must be mean, not mean max|not m.* m.*"),
@@ -1071,11 +1102,11 @@ def test_load_encoder_names_the_file_that_is_missing_or_broken(encoders, tmp_pat
 
 
 def test_load_encoder_refuses_an_empty_folder_and_a_broken_optional_file(encoders, tmp_path):
-    refuses("holds no sentence encoder, as .*modules.json cannot be read", em.load_encoder, tmp_path)
-    refuses("holds no sentence encoder", em.load_encoder, tmp_path / "nowhere")
+    refuses("modules.json is missing, cut off or not", em.load_encoder, tmp_path)
+    refuses("modules.json is missing", em.load_encoder, tmp_path / "nowhere")
     folder = changed(encoders[0][0], tmp_path / "model")
     (folder / "tokenizer_config.json").write_text("{")
-    refuses("tokenizer_config.json cannot be read", em.load_encoder, folder)
+    refuses("tokenizer_config.json is missing, cut off or not", em.load_encoder, folder)
 
 
 @pytest.mark.parametrize("prepare", ["nowhere", "empty"])
@@ -1085,7 +1116,7 @@ def test_a_model_folder_that_cannot_be_read_is_one_line_and_exit_2(tmp_path, pre
         folder.mkdir()
     done = subprocess.run([sys.executable, em.__file__, "--model", str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "holds no sentence encoder" in done.stderr
+    assert done.stderr.count("\n") == 1 and "modules.json is missing" in done.stderr
 
 
 # --- Contrastive loss -----------------------------------------------------------------
@@ -1113,7 +1144,7 @@ def test_info_nce_gradient_is_the_slope_of_its_loss(n, m, d, scale):
 def test_info_nce_equals_sentence_transformers(n, m, d, scale, seed):
     A, B = normal(seed, n, d), normal(seed + 1, m, d)
     for what, ours, theirs in zip(["loss", "dA", "dB"], em.info_nce(A, B, scale), em.sentence_transformers_info_nce(A, B, scale)):
-        agree(what, ours, theirs, *em.ALLOWED["contrastive"])
+        agree(what, ours, theirs, *em.ALLOWED["steps"])
 
 
 def test_info_nce_stays_finite_at_a_large_scale():
