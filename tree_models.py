@@ -166,44 +166,52 @@ Trees are unstable: drop a few rows, and the first question and all below may ch
 """
 # %%
 def sort_columns(X):
-    """Features as rows (d, n), the row numbers that sort each, and whether any values are equal."""
+    """Features as rows (d, n), and the row numbers that sort each, (d, n)."""
     Xt = np.ascontiguousarray(X.T)
-    order = np.argsort(Xt, axis=1, kind="stable")
-    return Xt, order, bool((np.diff(np.take_along_axis(Xt, order, axis=1)) == 0).any())
+    return Xt, np.argsort(Xt, axis=1, kind="stable")
 
 def describe(targets, w, rows, sizes, criterion):
-    """Each node's value (c, q), impurity, W and whether it is mixed (q,); and what (3), (4) add up.
+    """Each node's value (c, q), impurity, W, whether it is mixed (q,), and what running sums add up.
     targets (c, n) is y, or a 0/1 row per class. rows are grouped by node, sizes (q,) each."""
     starts, w, here = np.cumsum(sizes) - sizes, w[rows], targets[:, rows]
-    W = np.add.reduceat(w, starts)
-    value = np.add.reduceat(w * here, starts, axis=1) / W
+    terms, W = w * here, np.add.reduceat(w, starts)
+    value = np.add.reduceat(terms, starts, axis=1) / W
     mixed = np.minimum.reduceat(here, starts, axis=1) < np.maximum.reduceat(here, starts, axis=1)
-    if criterion == "entropy":  # equation (2), and weights per class
-        return value, -np.sum(x_log_x(value), axis=0), W, mixed.any(axis=0), w * here
-    away = here - np.repeat(value, sizes, axis=1)  # equation (2): variances, added up
-    impurity = np.add.reduceat(w * np.sum(away**2, axis=0), starts) / W
-    if criterion == "gini" and len(here) == 2:  # mirror images: one of them, times √2, will do
-        away = away[:1] * math.sqrt(2)
-    return value, impurity, W, mixed.any(axis=0), w * away
+    if criterion == "variance":
+        away = here - np.repeat(value, sizes, axis=1)
+        terms = w * away
+        impurity = np.add.reduceat((terms * away)[0], starts) / W  # equation (2)
+    else:
+        impurity = np.sum(value * (1 - value) if criterion == "gini" else -x_log_x(value), axis=0)
+        if criterion == "gini" and len(terms) == 2:  # mirror images: one of them will do
+            terms = terms[:1]
+    return value, impurity, W, mixed.any(axis=0), terms
 
 def running_sums(values, starts, node):
     """Sums along each row of values (k, m) that begin anew at every node: (k, m)."""
     sums = np.cumsum(values, axis=1)
-    before = np.column_stack([np.zeros(len(sums)), sums[:, starts[1:] - 1]])
-    return sums if len(starts) == 1 else sums - before.take(node, axis=1)
+    if len(starts) > 1:
+        before = sums[:, starts - 1]
+        before[:, 0] = 0
+        sums -= before.take(node, axis=1)
+    return sums
 
 def x_log_x(x):
     """x log2 x, and 0 at 0."""
     return x * np.log2(np.where(x > 0, x, 1))
 
-def gain_of(criterion, sums, W_left, W_right, ends):
-    """Equation (4), where sums hold S; or for entropy (3), where they hold weights per class."""
-    if criterion != "entropy":
-        return reduce(np.add, map(np.square, sums)) * ((W_left + W_right) / (W_left * W_right))
-    gain = x_log_x(W_left + W_right) - x_log_x(W_left) - x_log_x(W_right)
-    for N in sums:  # W I(t) = W log W - the sum of N log N
-        gain = gain + x_log_x(N) + x_log_x(N[:, ends] - N) - x_log_x(N[:, ends])
-    return gain
+def gain_of(criterion, sums, W_left, W, p, ends):
+    """Equation (4) or, for entropy, (3). sums hold S, or the weight of each class on the left."""
+    W_right = np.maximum(W - W_left, 1e-100)  # it is 0 at the end of a node
+    if criterion == "entropy":  # W I(t) = W log W - the sum of N log N
+        gain = x_log_x(W) - x_log_x(W_left) - x_log_x(W_right)
+        for N in sums:
+            gain = gain + x_log_x(N) + x_log_x(N[:, ends] - N) - x_log_x(N[:, ends])
+        return gain
+    if criterion == "gini":
+        sums = [N - W_left * share for N, share in zip(sums, p)]
+        W = W * (1 + (len(sums) < len(p)))  # a single sum stands for two
+    return reduce(np.add, map(np.square, sums)) * (W / (W_left * W_right))
 
 def random_features(Xt, order, starts, ends, max_features, rng):
     """max_features random features for each node, (max_features, q): constant ones come last."""
@@ -211,39 +219,48 @@ def random_features(Xt, order, starts, ends, max_features, rng):
     constant = Xt[each, order[:, starts]] == Xt[each, order[:, ends]]  # (d, q)
     return np.argsort(rng.random(constant.shape) + constant, axis=0)[:max_features]
 
-def score_splits(Xt, feature, order, tied, node, starts, ends, columns, w, criterion, least):
+def score_splits(order, node, starts, ends, columns, value, W, w, criterion, least):
     """The gain of a split after each position of order (k, m), -inf where none is allowed."""
-    n_left = np.arange(len(node)) - starts[node] + 1
-    n_right = ends[node] - starts[node] + 1 - n_left
-    gain, weighted = np.empty(order.shape), (w != 1).any()
+    n_left, ends, gain = np.arange(len(node)) - starts[node] + 1, ends[node], np.empty(order.shape)
+    W_left, weighted, W, p = n_left, (w != 1).any(), W[node], value[:, node]
     step = max(1, 65536 // len(node))  # so many features at a time stay in the cache
     for block in (slice(a, a + step) for a in range(0, len(order), step)):
         rows = order[block]
-        W_left = running_sums(w.take(rows), starts, node) if weighted else n_left[None]
-        W_right = np.maximum(W_left[:, ends[node]] - W_left, 1e-100)  # 0 at the end of a node
+        if weighted:
+            W_left = running_sums(w.take(rows), starts, node)
         sums = [running_sums(column.take(rows), starts, node) for column in columns]
-        gain[block] = gain_of(criterion, sums, W_left, W_right, ends[node])
-        if tied:  # equal values cannot be parted
-            gain[block, :-1][np.diff(Xt[feature[block], rows]) == 0] = -np.inf
-    gain[:, np.minimum(n_left, n_right) < least] = -np.inf
+        gain[block] = gain_of(criterion, sums, W_left, W, p, ends)
+    gain[:, np.minimum(n_left, n_left[ends] - n_left) < least] = -np.inf
     return gain
 
-def best_splits(Xt, order, tied, sizes, columns, w, criterion, least, max_features, rng):
+def highest(gain, node, starts):
+    """The best gain of each node, and the row and the column of gain that reach it first; (q,)."""
+    top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
+    pick, best = top.argmax(axis=0), top.max(axis=0)
+    hits = np.flatnonzero(gain[pick[node], np.arange(len(node))] == best[node])
+    return best, pick, hits[np.searchsorted(hits, starts)]
+
+def best_splits(Xt, order, sizes, columns, value, W, w, criterion, least, max_features, rng):
     """The best question of each node, gain, feature and threshold (q,), for sorted rows (d, m)."""
     node, ends, m = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - 1, order.shape[1]
     starts, feature = ends - sizes + 1, np.arange(len(Xt))[:, None]
     if max_features < len(Xt):
         feature = random_features(Xt, order, starts, ends, max_features, rng)[:, node]
         order = order[feature, np.arange(m)]
-    gain = score_splits(Xt, feature, order, tied, node, starts, ends, columns, w, criterion, least)
-    top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
-    pick, best = top.argmax(axis=0), top.max(axis=0)
-    hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
-    at = hits[np.searchsorted(hits, starts)]  # the first position that reaches the best gain
-    feature = np.broadcast_to(feature, gain.shape)[pick, at]
-    low, high = (Xt[feature, order[pick, i]] for i in (at, at + 1))
+    gain = score_splits(order, node, starts, ends, columns, value, W, w, criterion, least)
+    feature = np.broadcast_to(feature, gain.shape)
+    for _ in range(2):
+        best, pick, at = highest(gain, node, starts)
+        asked = feature[pick, at]
+        low, high = (Xt[asked, order[pick, i]] for i in (at, at + 1))
+        wrong = (low == high) & (best > -np.inf)
+        if not wrong.any():
+            break
+        some = np.flatnonzero(wrong[node])  # equal values cannot be parted: in these nodes, rule
+        x = Xt[feature[:, some], order[:, some]]  # such splits out, and look again
+        gain[:, some[:-1]] = np.where(np.diff(x) == 0, -np.inf, gain[:, some[:-1]])
     middle = low / 2 + high / 2
-    return best, feature, np.where(middle < high, middle, low)  # rounding may reach high
+    return best, asked, np.where(middle < high, middle, low)  # rounding may reach high
 
 def divide(Xt, rows, sizes, split, feature, threshold, side):
     """Equation (1) for the rows of the nodes in split: rows and sizes of the next level."""
@@ -262,37 +279,41 @@ def link(parents, feature, threshold, missing_left, level):
                                          missing_left.tolist(), level, level[len(parents) :]):
         (t.feature, t.threshold, t.missing_left), t.left, t.right = question, left, right
 
-def grow(Xt, order, tied, targets, criterion, limits, w, max_features=math.inf, rng=None):
-    """Grow a tree level by level. Returns its nodes, and for each row the index of its leaf (n,).
-    limits are max_depth, min_samples_leaf and min_impurity_decrease; w (n,) are row weights."""
+def grow(Xt, order, targets, criterion, limits, w, max_features=math.inf, rng=None, trees=None):
+    """Grow a tree level by level, or several side by side: their nodes, roots first, and for each
+    row the index of its leaf (n,). w (n,) are row weights; limits are max_depth, min_samples_leaf
+    and min_impurity_decrease; order (d, m) has trees[0] sorted rows of the first tree, and so on."""
     max_depth, min_samples_leaf, least = limits
-    columns, side, leaf = np.empty(targets.shape), np.ones(len(w), np.int8), np.zeros(len(w), int)
-    rows, sizes, asked, nodes = order[0], np.array([order.shape[1]]), [np.zeros(0)] * 4, []
+    side, leaf, options = np.ones(len(w), np.int8), np.zeros(len(w), int), (max_features, rng)
+    sizes = trees = np.array([order.shape[1]] if trees is None else trees)
+    rows, asked, nodes = order[0], [np.zeros(0)] * 4, []
     for depth in range(len(w)):
         value, impurity, W, mixed, terms = describe(targets, w, rows, sizes, criterion)
-        value = value[0].tolist() if criterion == "variance" else value.T
-        level = list(map(Node, value, W.tolist(), impurity.tolist()))
+        values = value[0].tolist() if criterion == "variance" else value.T
+        level = list(map(Node, values, W.tolist(), impurity.tolist()))
         link(*asked, level)
         leaf[rows] = len(nodes) + np.repeat(np.arange(len(level)), sizes)
         nodes += level
         mixed &= (sizes >= 2 * min_samples_leaf) & (max_depth is None or depth < max_depth)
         if not mixed.any():
             break
-        columns = columns[: len(terms)]
+        if depth == 0:
+            columns = np.zeros((len(terms), len(w)), terms.dtype)
         columns[:, rows] = terms
         side[rows] *= np.repeat(mixed, sizes)
-        if depth:  # the rows that went left (side 1), then those that went right, still sorted
-            went = side[order]
-            order = np.hstack([order[went == s].reshape(len(Xt), -1) for s in (1, 2)])
-        gain, feature, threshold = best_splits(Xt, order, tied, sizes[mixed], columns, w, criterion,
-                                               min_samples_leaf, max_features, rng)  # fmt: skip
+        if depth or not mixed.all():
+            went = side.take(order).ravel()  # the rows on the left (1), then on the right (2)
+            order = np.hstack([np.compress(went == s, order).reshape(len(Xt), -1) for s in (1, 2)])
+        level_of = sizes[mixed], columns, value[:, mixed], W[mixed]
+        gain, feature, threshold = best_splits(Xt, order, *level_of, w, criterion, min_samples_leaf, *options)
         good = (gain > -np.inf) & (np.maximum(gain, 0) >= (least - 1e-15) * nodes[0].n)
         if not good.any():
             break
         split, feature, threshold = np.flatnonzero(mixed)[good], feature[good], threshold[good]
         asked = [level[i] for i in split], feature, threshold, feature < 0
         rows, sizes = divide(Xt, rows, sizes, split, feature, threshold, side)
-    nodes[0].d = len(Xt)
+    for root in nodes[: len(trees)]:
+        root.d = len(Xt)
     return nodes, leaf
 
 def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decrease=0.0):
@@ -305,14 +326,14 @@ def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decreas
     X, y = check_Xy(X, y) if criterion == "variance" else check_labels(X, y)
     targets = y if criterion == "variance" else np.arange(y.max() + 1)[:, None] == y
     limits = max_depth, min_samples_leaf, min_impurity_decrease
-    return X, np.atleast_2d(targets).astype(float), limits
+    return X, np.atleast_2d(targets), limits
 
 def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0):
     """CART (Breiman and others, 1984): the root of a tree for labels (gini, entropy) or numbers
     (variance). Each split must take min_impurity_decrease off the mean impurity of all rows."""
     brakes = max_depth, min_samples_leaf, min_impurity_decrease
     X, targets, limits = check_fit(X, y, criterion, *brakes)
-    return grow(*sort_columns(X), targets, criterion, limits, np.ones(len(X)))[0][0]
+    return grow(*sort_columns(X), targets, criterion, limits, np.ones(len(X), int))[0][0]
 
 def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, seed=0, **options):
     """The library version. It calls variance `squared_error`, our alpha `ccp_alpha`; stores X as
@@ -461,13 +482,15 @@ def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth
     check_number("max_features", max_features, least=1, most=d, integer=True)
     if counts is None:
         counts = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(trees)]
-    counts = check_array("counts", counts, ndim=2)
+    counts = check_array("counts", counts, ndim=2).astype(int)
     if counts.shape[1] != n or counts.min() < 0 or not counts.any(axis=1).all():
         raise ValueError(f"counts must be (trees, {n}), each 0 or more, and no tree without rows")
-    Xt, order, tied = sort_columns(X)
-    for w in counts:
-        drawn = order[(w > 0)[order]].reshape(d, -1)  # rows of weight 0 are left out
-        grown.append(grow(Xt, drawn, tied, targets, criterion, limits, w, max_features, rng)[0][0])
+    (Xt, order), side = sort_columns(X), max(1, 2**20 // X.size)
+    for w in (counts[i : i + side] for i in range(0, len(counts), side)):  # so many at a time fit
+        b, drawn = len(w), w > 0  # the memory; as one table, whose copy i of the rows is tree i's
+        orders = [np.compress(s[order].ravel(), order).reshape(d, -1) + i * n for i, s in enumerate(drawn)]
+        grown += grow(np.tile(Xt, b), np.hstack(orders), np.tile(targets, b), criterion, limits,
+                      w.ravel(), max_features, rng, drawn.sum(axis=1))[0][:b]
     return Forest(grown, counts)
 
 def predict_forest(forest, X):
@@ -566,7 +589,7 @@ def boost(X, y, loss, steps, lr, l2, missing, grow_one):
 def fit_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
     """Gradient boosting (Friedman, 2001). loss is "squared", or "log" for labels 0 and 1."""
     X, targets, limits = check_fit(X, y, "variance", max_depth, min_samples_leaf)
-    columns, w = sort_columns(X), np.ones(len(X))  # sorted once for all trees: only g changes
+    columns, w = sort_columns(X), np.ones(len(X), int)  # sorted once for all: only g changes
     return boost(X, targets[0], loss, steps, lr, 0.0, False,
                  lambda g, h: grow(*columns, -g[None], "variance", limits, w))
 
