@@ -273,6 +273,9 @@ def test_fit_tree_splits_at_exactly_min_impurity_decrease():
     X, y = [[0], [1], [2], [3]], [0, 0, 1, 1]  # the split takes the gini from 0.5 to 0
     assert tm.fit_tree(X, y, min_impurity_decrease=0.5).left is not None
     assert tm.fit_tree(X, y, min_impurity_decrease=0.5001).left is None
+    small = np.array(y) / 16  # the split takes the variance from 1 / 1024 to 0
+    assert tm.fit_tree(X, small, "variance", min_impurity_decrease=1 / 1024).left is not None
+    assert tm.fit_tree(X, small, "variance", min_impurity_decrease=1 / 1000).left is None
 
 
 def depth_of(root):
@@ -563,10 +566,24 @@ def test_fit_forest_counts_are_weights_by_hand():
 @pytest.mark.parametrize("criterion", ["gini", "entropy", "variance"])
 def test_fit_forest_weights_equal_copied_rows_as_long_as_leaves_are_free(criterion):
     X, y = problem(2, 60, 3, 0 if criterion == "variance" else 3)
-    counts = rng_of(1).integers(0, 4, size=60)
-    weighted = tm.fit_forest(X, y, criterion, max_features=None, max_depth=2, counts=[counts]).trees[0]
-    rows = np.repeat(np.arange(60), counts)
-    same_trees("copies", weighted, tm.fit_tree(X[rows], y[rows], criterion, 2), "sums")
+    counts = np.array([rng_of(1).integers(0, 4, size=60), rng_of(2).integers(2, 4, size=60)])
+    forest = tm.fit_forest(X, y, criterion, max_features=None, max_depth=2, counts=counts)
+    for weighted, draws in zip(forest.trees, counts):
+        rows = np.repeat(np.arange(60), draws)
+        same_trees("copies", weighted, tm.fit_tree(X[rows], y[rows], criterion, 2), "sums")
+
+
+@pytest.mark.parametrize("criterion", ["gini", "entropy", "variance"])
+def test_fit_forest_grows_each_tree_as_if_it_were_alone(criterion):
+    """Also where some bootstrap holds one class alone, so that its root is a leaf beside others."""
+    X, y = problem(4, 40, 3, 2)
+    counts = np.array([y == 0, np.ones(40), rng_of(0).integers(0, 3, 40), y == 1, np.arange(40) % 3])
+    forest = tm.fit_forest(X, y, criterion, max_features=None, counts=counts)
+    assert [root.left is None for root in forest.trees] == [True, False, False, True, False]
+    for root, draws in zip(forest.trees, counts):
+        alone = tm.fit_forest(X, y, criterion, max_features=None, counts=[draws]).trees[0]
+        same_trees("tree", root, alone, "sums")
+        assert root.d == 3
 
 
 def test_fit_forest_min_samples_leaf_counts_distinct_rows():
