@@ -567,10 +567,10 @@ def test_fit_forest_counts_are_weights_by_hand():
 def test_fit_forest_weights_equal_copied_rows_as_long_as_leaves_are_free(criterion):
     X, y = problem(2, 60, 3, 0 if criterion == "variance" else 3)
     counts = np.array([rng_of(1).integers(0, 4, size=60), rng_of(2).integers(2, 4, size=60)])
-    forest = tm.fit_forest(X, y, criterion, max_features=None, max_depth=2, counts=counts)
-    for weighted, draws in zip(forest.trees, counts):
+    for draws in counts:
+        weighted = tm.fit_forest(X, y, criterion, max_features=None, max_depth=2, counts=[draws])
         rows = np.repeat(np.arange(60), draws)
-        same_trees("copies", weighted, tm.fit_tree(X[rows], y[rows], criterion, 2), "sums")
+        same_trees("copies", weighted.trees[0], tm.fit_tree(X[rows], y[rows], criterion, 2), "sums")
 
 
 @pytest.mark.parametrize("criterion", ["gini", "entropy", "variance"])
