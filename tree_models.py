@@ -626,10 +626,9 @@ def best_bins(sums, gaps, l2, min_samples_leaf, min_hessian):
     total, left, gains = sums.sum(axis=-1, keepdims=True), np.cumsum(sums[..., :-1], axis=-1), []
     for left in [left, (left + sums[..., -1:])[..., ::-1]][: 1 + gaps.any()]:  # nan right, left
         right = total - left
-        a, b, c = (G * (G / np.maximum(H + l2 + 1e-15, 1e-15)) for G, H, _ in (left, total, right))
+        a, b, c = (G * (G / np.maximum(H + l2, 1e-15)) for G, H, _ in (left, total, right))
         gain, least = a - b + c, np.minimum(left, right)
         gain[(least[1] < min_hessian) | (least[2] < min_samples_leaf)] = -np.inf
-        gain[~gaps if gains else []] = -np.inf
         gains.append(gain)
     gains, B = np.concatenate(gains, axis=-1).swapaxes(0, 1), left.shape[-1]  # (q, d, B or 2B)
     best = gains.reshape(len(gains), -1).argmax(axis=1)

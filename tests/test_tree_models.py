@@ -793,6 +793,23 @@ def test_fit_newton_boosting_leaf_values_by_hand():
     agree("values", [model.trees[0].left.value, model.trees[0].right.value], [-1, 1], *HAND)
 
 
+def test_fit_newton_boosting_of_a_tree_that_may_not_split_still_moves_every_row():
+    """After a large first step all rows are nearly sure, and h is too small for any second split."""
+    X, y = [[1], [2], [3], [4]], np.array([0, 0, 0, 1])
+    model = tm.fit_newton_boosting(X, y, "log", 2, 5.0, 1, 0.5, 1, min_hessian=0.18)
+    assert model.trees[0].left is not None and model.trees[1].left is None
+    _, F, last = tm.staged_scores(model, X)
+    agree("step 1", F[[0, 3]], np.log(1 / 3) + 5 * np.array([-0.75 / (9 / 16 + 0.5), 0.75 / (3 / 16 + 0.5)]),
+          1e-6, "g and h are float32")  # fmt: skip
+    p = 1 / (1 + np.exp(-F))
+    step = -np.sum(p - y) / (np.sum(p * (1 - p)) + 0.5)
+    assert abs(step) > 0.01
+    agree("step 2", last - F, np.full(4, 5 * step), 1e-6, "g and h are float32")
+    third = tm.fit_newton_boosting(X, y, "log", 3, 5.0, 1, 0.5, 1, min_hessian=0.18).trees[2]
+    p = 1 / (1 + np.exp(-last))
+    agree("step 3 sees step 2", third.value, -np.sum(p - y) / (np.sum(p * (1 - p)) + 0.5), 1e-6, "as above")
+
+
 def test_fit_newton_boosting_uses_hessians_below_the_root():
     """Deeper splits must maximise (15) with the h of their own rows, which differ after a step."""
     X, y = tm.friedman_data(rng_of(7), 400)
@@ -925,7 +942,7 @@ def test_fit_newton_boosting_does_not_split_without_gain():
     (tm.fit_boosting, dict(loss="log"), "y must hold every label from 0 to 1"),
     (tm.fit_newton_boosting, dict(loss="log"), "y must hold every label from 0 to 1"),
     (tm.fit_newton_boosting, dict(l2=-1.0), "l2"), (tm.fit_newton_boosting, dict(l2=INF), "l2"),
-    (tm.fit_newton_boosting, dict(bins=1), "bins"), (tm.fit_newton_boosting, dict(bins=256), "bins"),
+    (tm.fit_newton_boosting, dict(bins=1), "bins"), (tm.fit_newton_boosting, dict(bins=9.5), "bins"), (tm.fit_newton_boosting, dict(bins=256), "bins"),
     (tm.fit_newton_boosting, dict(max_depth=0), "max_depth"),
     (tm.fit_newton_boosting, dict(min_hessian=-1), "min_hessian"),
     (tm.fit_newton_boosting, dict(lr=-0.1), "lr"), (tm.fit_newton_boosting, dict(steps=0), "steps"),
