@@ -682,7 +682,7 @@ def test_out_of_bag_refuses_other_rows_and_a_forest_that_left_out_none():
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(trees=0), "trees"), (dict(trees=2.5), "trees"), (dict(max_features=0), "max_features"),
+    (dict(trees=0), "trees"), (dict(trees=2.5), "trees"), (dict(max_features=0), "max_features"), (dict(max_features=1.5), "max_features"),
     (dict(max_features=4), "max_features"), (dict(max_features="log"), "max_features"),
     (dict(counts=[[1, 1]]), "counts"), (dict(counts=np.zeros((2, 20))), "counts"),
     (dict(counts=-np.ones((1, 20))), "counts"), (dict(counts=np.ones(20)), "counts"),
