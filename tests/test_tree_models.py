@@ -935,7 +935,7 @@ def test_fit_newton_boosting_does_not_split_without_gain():
 
 @pytest.mark.parametrize("fit, options, message", [
     (tm.fit_boosting, dict(loss="hinge"), "loss must be squared or log"),
-    (tm.fit_boosting, dict(steps=0), "steps"), (tm.fit_boosting, dict(steps="9"), "steps"),
+    (tm.fit_boosting, dict(steps=0), "steps"), (tm.fit_boosting, dict(steps=2.5), "steps"), (tm.fit_boosting, dict(steps="9"), "steps"),
     (tm.fit_boosting, dict(lr=0.0), "lr"), (tm.fit_boosting, dict(lr=NAN), "lr"),
     (tm.fit_boosting, dict(max_depth=0), "max_depth"), (tm.fit_boosting, dict(max_depth=1.5), "max_depth"),
     (tm.fit_boosting, dict(min_samples_leaf=0), "min_samples_leaf"),
@@ -1130,7 +1130,7 @@ def table(path, kind, n=240, cities=4):
     return path
 
 
-@pytest.mark.parametrize("kind", ["text", "01", "number", "three"])
+@pytest.mark.parametrize("kind", ["text", "number", "three"])
 def test_evaluate_table_judges_all_models_on_rows_kept_back(kind, tmp_path, capsys):
     path = table(tmp_path / "t.csv", kind)
     scores = np.array(tm.evaluate_table(path, "goal"))
@@ -1159,9 +1159,9 @@ def test_evaluate_table_judges_all_models_on_rows_kept_back(kind, tmp_path, caps
 
 
 def test_evaluate_table_takes_thousands_of_categories_and_some_never_seen(tmp_path, capsys):
-    path = table(tmp_path / "t.csv", "01", 2500, 10000)
+    path = table(tmp_path / "t.csv", "01", 900, 10000)
     scores = np.array(tm.evaluate_table(path, "goal"))
-    assert np.all(np.isfinite(scores)) and "of 2499 rows" in capsys.readouterr().out
+    assert np.all(np.isfinite(scores)) and "of 899 rows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind, n, goal, message", [
