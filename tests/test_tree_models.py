@@ -1134,7 +1134,8 @@ def table(path, kind, n=240, cities=4):
 def test_evaluate_table_judges_all_models_on_rows_kept_back(kind, tmp_path, capsys):
     path = table(tmp_path / "t.csv", kind)
     scores = np.array(tm.evaluate_table(path, "goal"))
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err.startswith("growing trees on 179 rows"), "longer work shows progress"
     assert f"{'r2_score' if kind == 'number' else 'accuracy'} on 60 of 239 rows" in out
     for name, (ours, theirs) in zip(["the same for all", "tree", "forest", "boosting"], scores):
         assert f"  {name:16} {ours:8.3f} {theirs:8.3f}\n" in out
