@@ -3,8 +3,7 @@
 # Tree models: what can be learned by asking one question at a time?
 
 A tree asks "is feature j at most t?" until the examples that are left agree. Which questions are
-good, when should it stop, and why do many weak trees together beat one good tree? `python
-tree_models.py forest` runs one part, without a name all of them; `pytest` checks them.
+good, when should it stop, and why do many weak trees together beat one good tree?
 
     n, d, k    number of examples, of features, of classes
     X, y       features (n, d), one example per row; numbers to predict, or labels 0..k-1 (n,)
@@ -18,26 +17,20 @@ import heapq
 import math
 from collections import namedtuple
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
 
 from utils import (
     accuracy, check_array, check_labels, check_number, check_X, check_Xy, compare, k_fold,
-    make_moons, mse, r2_score, report, roc_auc, run_chapter, save_plot, train_test_split,
+    make_moons, mse, progress, r2_score, read_table, report, roc_auc, run_chapter, save_plot,
+    stratified_k_fold, train_test_split,
 )  # fmt: skip
 
 ALLOWED = {
-    "classification tree": (1e-10, "both add up the same counts; only rounding differs"),
-    "regression tree": (1e-10, "the same sums in another order"),
-    "pruning": (1e-10, "sums of impurities in another order"),
-    "forest": (1e-10, "the same bootstrap and all features: the same trees, up to rounding"),
+    "sums": (1e-10, "the same sums in another order: only rounding differs"),
     "out-of-bag": (0.02, "other random draws move the score of 200 trees by about 0.01"),
     "boosting": (1e-8, "rounding adds up over the trees"),
     "newton boosting": (1e-6, "of the spread of y: the library keeps g and h in float32"),
-    "encoders": (0, "codes are equal or not"),
-    "target encoding": (1e-10, "the same means, summed in another order"),
-    "importance": (1e-10, "sums in another order; the same rows, shuffled in the same way"),
 }
 
 def beside(*lines):
@@ -52,9 +45,8 @@ and an example walks down from the root:
 
     left if x[feature] ≤ threshold, else right                                     (1)
 Two questions about petals tell three kinds of iris apart: 144 of 150 are right. Trees need no
-scaling, as (1) sees only the order of a feature's values. What people get wrong is the border: ≤
-goes left. The code never calls itself, as trees can be thousands of levels deep and Python allows
-about 1000 nested calls: all rows walk together, one level per step.
+scaling, as (1) sees only the order of values. At the border, ≤ goes left. Trees can be thousands of
+levels deep and Python allows about 1000 nested calls, so all rows walk together, level by level.
 """
 # %%
 @dataclass(slots=True, eq=False, repr=False)
@@ -78,15 +70,15 @@ def list_nodes(root):
             nodes += (node.left, node.right)
     return nodes
 
-def find_leaves(nodes, X, missing=False):
-    """Equation (1) until every row is in a leaf: its index in `nodes`, (n,)."""
-    asks = np.array([t.left is not None for t in nodes])
-    fields = [(t.feature or 0, t.threshold or 0.0, t.missing_left) for t in nodes]
-    feature, threshold, missing_left = map(np.array, zip(*fields))
-    d = nodes[0].d or max(X.shape[1], feature.max() + 1)
+def tree_values(root, X, missing=False):
+    """Equation (1) until every row is in a leaf: its value, a mean (n,) or shares (n, k)."""
+    X, nodes = check_array("X", X, ndim=2, allow_nan=missing), list_nodes(root)
+    fields = [(t.left is None, t.feature or 0, t.threshold or 0.0, t.missing_left) for t in nodes]
+    leaf, feature, threshold, missing_left = map(np.array, zip(*fields))
+    d = root.d or max(X.shape[1], feature.max() + 1)
     if X.shape[1] != d:
         raise ValueError(f"X must have {d} feature(s), as the tree has, not {X.shape[1]}")
-    left, at = 2 * np.cumsum(asks) - 1, np.zeros(len(X), int)
+    asks, left, at = ~leaf, 2 * np.cumsum(~leaf) - 1, np.zeros(len(X), int)
     rows, flat = np.arange(len(X) if asks[0] else 0), X.ravel()
     here = at[rows]  # the node that each of the rows has reached
     while len(rows):
@@ -96,12 +88,7 @@ def find_leaves(nodes, X, missing=False):
             right |= np.isnan(x) & ~missing_left.take(here)
         at[rows] = here = left.take(here) + right
         rows, here = rows[asks.take(here)], here[asks.take(here)]
-    return at
-
-def tree_values(root, X, missing=False):
-    """The value of each row's leaf: a mean (n,), or the share of each class (n, k)."""
-    X, nodes = check_array("X", X, ndim=2, allow_nan=missing), list_nodes(root)
-    return np.array([t.value for t in nodes])[find_leaves(nodes, X, missing)]
+    return np.array([t.value for t in nodes])[at]
 
 def decide(values):
     """Shares of classes (n, k) become the label of the largest; numbers (n,) stay."""
@@ -138,7 +125,7 @@ def demo_by_hand(plot=False):
     print("\n== Can two questions tell three kinds of iris apart? ==\n")
     print(show_tree(root, ["sepal length", "sepal width", "petal length", "petal width"]))
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
-    return beside(("classification tree", "iris labels", labels, library))
+    return beside(("sums", "iris labels", labels, library))
 # Try: ask for petal width first. Which flowers change their answer?
 # %% [markdown]
 """
@@ -157,104 +144,91 @@ S²/W_L and S²/W_R off the two sides' sums of squares (the parent's mean would 
 One running sum over the sorted rows scores every threshold of a feature. So sort each feature
 once, keep a level's rows grouped by node and sorted inside it, and score all nodes together. Then
 filter: the rows that go left, and those that go right, are still sorted. A level costs d n steps.
-
 The search is greedy. On XOR (label 1 where two signs differ) no first question gains anything,
-yet two questions solve it: so a gain of 0 is allowed. A node is a leaf if it is pure, too deep or
-too small, or if its rows agree in every feature. A full tree knows its training rows by heart,
-which says nothing about new ones. A mean never leaves the range of y: no tree extends a trend.
-Trees are unstable: drop a few rows, and the first question and all below may change.
+yet two solve it: so a gain of 0 is allowed. A node is a leaf if it is pure, too deep, too small, or
+if its rows agree in every feature. A full tree knows its training rows by heart, and they say
+nothing about new ones. A mean never leaves the range of y: no tree extends a trend. Trees are
+unstable: drop a few rows, and the first question and all below may change.
 """
 # %%
 def sort_columns(X):
-    """Features as rows (d, n), the row numbers that sort each, and whether any values are equal."""
+    """Features as rows (d, n), and the row numbers that sort each, (d, n)."""
     Xt = np.ascontiguousarray(X.T)
-    order = np.argsort(Xt, axis=1, kind="stable")
-    return Xt, order, bool((np.diff(np.take_along_axis(Xt, order, axis=1)) == 0).any())
+    return Xt, np.argsort(Xt, axis=1, kind="stable")
 
 def describe(targets, w, rows, sizes, criterion):
-    """Each node's value (c, q), impurity, W and whether it is mixed (q,); and what (3), (4) add up.
+    """Each node's value (c, q), impurity, W, whether it is mixed (q,), and what sums will add up.
     targets (c, n) is y, or a 0/1 row per class. rows are grouped by node, sizes (q,) each."""
     starts, w, here = np.cumsum(sizes) - sizes, w[rows], targets[:, rows]
-    W = np.add.reduceat(w, starts)
-    value = np.add.reduceat(w * here, starts, axis=1) / W
+    terms, W = w * here, np.add.reduceat(w, starts)
+    value = np.add.reduceat(terms, starts, axis=1) / W
     mixed = np.minimum.reduceat(here, starts, axis=1) < np.maximum.reduceat(here, starts, axis=1)
-    if criterion == "entropy":  # equation (2), and weights per class
-        return value, -np.sum(x_log_x(value), axis=0), W, mixed.any(axis=0), w * here
-    away = here - np.repeat(value, sizes, axis=1)  # equation (2): variances, added up
-    impurity = np.add.reduceat(w * np.sum(away**2, axis=0), starts) / W
-    if criterion == "gini" and len(here) == 2:  # mirror images: one of them, times √2, will do
-        away = away[:1] * math.sqrt(2)
-    return value, impurity, W, mixed.any(axis=0), w * away
+    if criterion == "variance":
+        terms = w * (here - np.repeat(value, sizes, axis=1))
+        impurity = np.add.reduceat((terms**2 / w)[0], starts) / W  # equation (2)
+    else:
+        impurity = np.sum(value * (1 - value) if criterion == "gini" else -x_log_x(value), axis=0)
+        terms = terms[: 1 if criterion == "gini" and len(terms) == 2 else None]  # mirror images
+    return value, impurity, W, mixed.any(axis=0), terms
 
 def running_sums(values, starts, node):
     """Sums along each row of values (k, m) that begin anew at every node: (k, m)."""
     sums = np.cumsum(values, axis=1)
-    before = np.column_stack([np.zeros(len(sums)), sums[:, starts[1:] - 1]])
-    return sums if len(starts) == 1 else sums - before.take(node, axis=1)
+    before = sums[:, starts - 1] * (starts > 0)  # nothing stands before the first node
+    return sums - before.take(node, axis=1) if len(starts) > 1 else sums
 
 def x_log_x(x):
     """x log2 x, and 0 at 0."""
     return x * np.log2(np.where(x > 0, x, 1))
 
-def gain_of(criterion, sums, W_left, W_right, ends):
-    """Equation (4), where sums hold S; or for entropy (3), where they hold weights per class."""
-    if criterion != "entropy":
-        return reduce(np.add, map(np.square, sums)) * ((W_left + W_right) / (W_left * W_right))
-    gain = x_log_x(W_left + W_right) - x_log_x(W_left) - x_log_x(W_right)
-    for N in sums:  # W I(t) = W log W - the sum of N log N
-        gain = gain + x_log_x(N) + x_log_x(N[:, ends] - N) - x_log_x(N[:, ends])
-    return gain
+def gain_of(criterion, sums, W_left, W, p, ends):
+    """Equation (4) or, for entropy, (3). sums hold S, or the weight of each class on the left."""
+    W_right = np.maximum(W - W_left, 1e-100)  # it is 0 at the end of a node
+    if criterion == "entropy":  # W I(t) = W log W - the sum of N log N
+        gain = x_log_x(W) - x_log_x(W_left) - x_log_x(W_right)
+        for N in sums:
+            gain = gain + x_log_x(N) + x_log_x(N[:, ends] - N) - x_log_x(N[:, ends])
+        return gain
+    if criterion == "gini":
+        sums = [N - W_left * share for N, share in zip(sums, p)]
+        W = W * (1 + (len(sums) < len(p)))  # a single sum stands for two
+    return sum(map(np.square, sums)) * (W / (W_left * W_right))
 
-def random_features(Xt, order, starts, ends, max_features, rng):
-    """max_features random features for each node, (max_features, q): constant ones come last."""
-    each = np.arange(len(Xt))[:, None]
-    constant = Xt[each, order[:, starts]] == Xt[each, order[:, ends]]  # (d, q)
-    return np.argsort(rng.random(constant.shape) + constant, axis=0)[:max_features]
-
-def score_splits(Xt, feature, order, tied, node, starts, ends, columns, w, criterion, least):
-    """The gain of a split after each position of order (k, m), -inf where none is allowed."""
-    n_left = np.arange(len(node)) - starts[node] + 1
-    n_right = ends[node] - starts[node] + 1 - n_left
-    gain, weighted = np.empty(order.shape), (w != 1).any()
-    step = max(1, 65536 // len(node))  # so many features at a time stay in the cache
-    for block in (slice(a, a + step) for a in range(0, len(order), step)):
-        rows = order[block]
-        W_left = running_sums(w.take(rows), starts, node) if weighted else n_left[None]
-        W_right = np.maximum(W_left[:, ends[node]] - W_left, 1e-100)  # 0 at the end of a node
-        sums = [running_sums(column.take(rows), starts, node) for column in columns]
-        gain[block] = gain_of(criterion, sums, W_left, W_right, ends[node])
-        if tied:  # equal values cannot be parted
-            gain[block, :-1][np.diff(Xt[feature[block], rows]) == 0] = -np.inf
-    gain[:, np.minimum(n_left, n_right) < least] = -np.inf
-    return gain
-
-def best_splits(Xt, order, tied, sizes, columns, w, criterion, least, max_features, rng):
+def best_splits(Xt, order, sizes, columns, value, W, w, criterion, least, max_features, rng):
     """The best question of each node, gain, feature and threshold (q,), for sorted rows (d, m)."""
     node, ends, m = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - 1, order.shape[1]
     starts, feature = ends - sizes + 1, np.arange(len(Xt))[:, None]
-    if max_features < len(Xt):
-        feature = random_features(Xt, order, starts, ends, max_features, rng)[:, node]
+    if max_features < len(Xt):  # draw as many for each node; those that are constant come last
+        constant = Xt[feature, order[:, starts]] == Xt[feature, order[:, ends]]  # (d, q)
+        feature = np.argsort(rng.random(constant.shape) + constant, axis=0)[:max_features, node]
         order = order[feature, np.arange(m)]
-    gain = score_splits(Xt, feature, order, tied, node, starts, ends, columns, w, criterion, least)
-    top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
-    pick, best = top.argmax(axis=0), top.max(axis=0)
-    hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
-    at = hits[np.searchsorted(hits, starts)]  # the first position that reaches the best gain
-    feature = np.broadcast_to(feature, gain.shape)[pick, at]
-    low, high = (Xt[feature, order[pick, i]] for i in (at, at + 1))
+    n_left, ends = np.arange(m) - starts[node] + 1, ends[node]
+    W_left = running_sums(w.take(order), starts, node) if (w != 1).any() else n_left
+    sums = [running_sums(column.take(order), starts, node) for column in columns]
+    gain = gain_of(criterion, sums, W_left, W[node], value[:, node], ends)
+    gain[:, np.minimum(n_left, n_left[ends] - n_left) < least] = -np.inf
+    feature, again = np.broadcast_to(feature, gain.shape), True
+    while again:
+        top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
+        pick, best = top.argmax(axis=0), top.max(axis=0)
+        hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
+        at = hits[np.searchsorted(hits, starts)]  # the first position that reaches the best gain
+        low, high = (Xt[feature[pick, at], order[pick, i]] for i in (at, at + 1))
+        some = np.flatnonzero(((low == high) & (best > -np.inf))[node])
+        if again := len(some) > 0:  # equal values cannot be parted: rule that out in these nodes
+            equal = np.diff(Xt[feature[:, some], order[:, some]]) == 0
+            gain[:, some[:-1]] = np.where(equal, -np.inf, gain[:, some[:-1]])
     middle = low / 2 + high / 2
-    return best, feature, np.where(middle < high, middle, low)  # rounding may reach high
+    return best, feature[pick, at], np.where(middle < high, middle, low)  # rounding may reach high
 
-def divide(Xt, rows, sizes, split, feature, threshold, side):
-    """Equation (1) for the rows of the nodes in split: rows and sizes of the next level."""
-    node = np.full(len(sizes), -1)
-    node[split] = np.arange(len(split))
-    node, side[rows] = np.repeat(node, sizes), 0
-    rows, node = rows[node >= 0], node[node >= 0]
+def divide(Xt, rows, sizes, asks, feature, threshold, side):
+    """Equation (1) for the rows of the nodes that ask: rows and sizes of the next level."""
+    side[rows] = 0
+    rows, node = rows[np.repeat(asks, sizes)], np.repeat(np.arange(len(feature)), sizes[asks])
     right = Xt[feature[node], rows] > threshold[node]
     side[rows] = 1 + right
-    n_right = np.bincount(node[right], minlength=len(split))
-    return np.append(rows[~right], rows[right]), np.append(sizes[split] - n_right, n_right)
+    n_right = np.bincount(node[right], minlength=len(feature))
+    return np.append(rows[~right], rows[right]), np.append(sizes[asks] - n_right, n_right)
 
 def link(parents, feature, threshold, missing_left, level):
     """Give the parents their questions, and the next level as children: all left ones first."""
@@ -262,37 +236,38 @@ def link(parents, feature, threshold, missing_left, level):
                                          missing_left.tolist(), level, level[len(parents) :]):
         (t.feature, t.threshold, t.missing_left), t.left, t.right = question, left, right
 
-def grow(Xt, order, tied, targets, criterion, limits, w, max_features=math.inf, rng=None):
-    """Grow a tree level by level. Returns its nodes, and for each row the index of its leaf (n,).
-    limits are max_depth, min_samples_leaf and min_impurity_decrease; w (n,) are row weights."""
+def grow(Xt, order, targets, criterion, limits, w, max_features=math.inf, rng=None, trees=None):
+    """Grow a tree level by level, or several side by side: their nodes, roots first, and for each
+    row the index of its leaf (n,). w (n,) are row weights; limits are max_depth, min_samples_leaf,
+    min_impurity_decrease; order (d, m) has trees[0] sorted rows of the first tree, and so on."""
     max_depth, min_samples_leaf, least = limits
-    columns, side, leaf = np.empty(targets.shape), np.ones(len(w), np.int8), np.zeros(len(w), int)
-    rows, sizes, asked, nodes = order[0], np.array([order.shape[1]]), [np.zeros(0)] * 4, []
+    side, leaf, rest = np.ones(len(w), np.int8), np.zeros(len(w), int), (max_features, rng)
+    sizes = trees = np.array([order.shape[1]] if trees is None else trees)
+    rows, asked, nodes = order[0], [np.zeros(0)] * 4, []
     for depth in range(len(w)):
         value, impurity, W, mixed, terms = describe(targets, w, rows, sizes, criterion)
-        value = value[0].tolist() if criterion == "variance" else value.T
-        level = list(map(Node, value, W.tolist(), impurity.tolist()))
+        values = value[0].tolist() if criterion == "variance" else value.T
+        level = list(map(Node, values, W.tolist(), impurity.tolist()))
         link(*asked, level)
         leaf[rows] = len(nodes) + np.repeat(np.arange(len(level)), sizes)
         nodes += level
         mixed &= (sizes >= 2 * min_samples_leaf) & (max_depth is None or depth < max_depth)
         if not mixed.any():
             break
-        columns = columns[: len(terms)]
+        columns = columns if depth else np.zeros((len(terms), len(w)), terms.dtype)
         columns[:, rows] = terms
         side[rows] *= np.repeat(mixed, sizes)
-        if depth:  # the rows that went left (side 1), then those that went right, still sorted
-            went = side[order]
-            order = np.hstack([order[went == s].reshape(len(Xt), -1) for s in (1, 2)])
-        gain, feature, threshold = best_splits(Xt, order, tied, sizes[mixed], columns, w, criterion,
-                                               min_samples_leaf, max_features, rng)  # fmt: skip
+        if depth or not mixed.all():
+            went = side.take(order).ravel()  # the rows on the left (1), then on the right (2)
+            order = np.hstack([np.compress(went == s, order).reshape(len(Xt), -1) for s in (1, 2)])
+        here = sizes[mixed], columns, value[:, mixed], W[mixed], w, criterion, min_samples_leaf
+        gain, feature, threshold = best_splits(Xt, order, *here, *rest)
         good = (gain > -np.inf) & (np.maximum(gain, 0) >= (least - 1e-15) * nodes[0].n)
-        if not good.any():
-            break
-        split, feature, threshold = np.flatnonzero(mixed)[good], feature[good], threshold[good]
-        asked = [level[i] for i in split], feature, threshold, feature < 0
-        rows, sizes = divide(Xt, rows, sizes, split, feature, threshold, side)
-    nodes[0].d = len(Xt)
+        mixed[mixed], feature, threshold = good, feature[good], threshold[good]
+        asked = [t for t, ask in zip(level, mixed) if ask], feature, threshold, feature < 0
+        rows, sizes = divide(Xt, rows, sizes, mixed, feature, threshold, side)
+    for root in nodes[: len(trees)]:
+        root.d = len(Xt)
     return nodes, leaf
 
 def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decrease=0.0):
@@ -303,21 +278,18 @@ def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decreas
     if criterion not in ("gini", "entropy", "variance"):
         raise ValueError(f"criterion must be gini, entropy or variance, not {criterion!r}")
     X, y = check_Xy(X, y) if criterion == "variance" else check_labels(X, y)
-    targets = y if criterion == "variance" else np.arange(y.max() + 1)[:, None] == y
-    limits = max_depth, min_samples_leaf, min_impurity_decrease
-    return X, np.atleast_2d(targets).astype(float), limits
+    targets = y[None] if criterion == "variance" else np.arange(y.max() + 1)[:, None] == y
+    return X, targets, (max_depth, min_samples_leaf, min_impurity_decrease)
 
 def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0):
     """CART (Breiman and others, 1984): the root of a tree for labels (gini, entropy) or numbers
     (variance). Each split must take min_impurity_decrease off the mean impurity of all rows."""
-    brakes = max_depth, min_samples_leaf, min_impurity_decrease
-    X, targets, limits = check_fit(X, y, criterion, *brakes)
-    return grow(*sort_columns(X), targets, criterion, limits, np.ones(len(X)))[0][0]
+    X, Y, limits = check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decrease)
+    return grow(*sort_columns(X), Y, criterion, limits, np.ones(len(X), int))[0][0]
 
 def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, seed=0, **options):
-    """The library version. It calls variance `squared_error`, our alpha `ccp_alpha`; stores X as
-    float32, and takes values closer than 1e-7 as equal. Between splits of equal gain it picks at
-    random: the tests ask, node by node, if its split is as good as the best that we find."""
+    """The library version: variance is `squared_error`, alpha `ccp_alpha`. It keeps X in float32,
+    takes values closer than 1e-7 as equal, and picks at random between splits of equal gain."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
     kind = DecisionTreeRegressor if criterion == "variance" else DecisionTreeClassifier
     options |= dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=seed)
@@ -325,8 +297,7 @@ def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, see
 
 def demo_classification_tree(plot=False):
     """Two half moons: the regions that a tree draws, and the library's answers on new moons."""
-    rng, lines = np.random.default_rng(0), []
-    (X, y), (new, _) = make_moons(rng, n=200, noise=0.2), make_moons(rng, n=500, noise=0.2)
+    (X, y), (new, _) = (make_moons(np.random.default_rng(n), n, noise=0.2) for n in (200, 500))
     grid, root = np.meshgrid(np.linspace(-1.4, 2.4, 58), np.linspace(1.4, -1, 13)), fit_tree(X, y)
     labels = predict_tree(root, np.transpose(grid).reshape(-1, 2)).reshape(58, 13).T
     print("\n== Into which rectangles does a full tree cut two moons? ==\n")
@@ -336,11 +307,10 @@ def demo_classification_tree(plot=False):
         save_plot("tree_models_classification_tree.png", lambda ax: (
             ax.pcolormesh(*grid, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
             ax.set(xlabel="x[0]", ylabel="x[1]", title="A full tree on two moons")))
-    for how in ("gini", "entropy"):
-        shares = tree_values(fit_tree(X, y, how, 2), new)
-        theirs = sklearn_tree(X, y, how, 2).predict_proba(new)
-        lines.append(("classification tree", f"shares of classes, {how}", shares, theirs))
-    return beside(*lines)
+    return beside(*(("sums", f"shares of classes, {how}", tree_values(
+        fit_tree(X, y, how, 2), new), sklearn_tree(X, y, how, 2).predict_proba(new))
+        for how in ("gini", "entropy")))
+
 def demo_regression_tree(plot=False):
     """One noisy wave and its staircase. With 10 rows per leaf and continuous y, nothing ties."""
     rng, grid = np.random.default_rng(1), np.linspace(0.1, 5.9, 15)
@@ -352,14 +322,14 @@ def demo_regression_tree(plot=False):
         print(f"  x = {x:.1f}  {step:5.2f}  " + " " * round(15 + 12 * step) + "#")
     cuts = sorted(t.threshold for t in list_nodes(root) if t.left is not None)
     theirs = np.sort(library.tree_.threshold[library.tree_.children_left >= 0])
-    return beside(("regression tree", f"{len(cuts)} thresholds", cuts, theirs),
-                  ("regression tree", "the stairs", predict_tree(root, X), library.predict(X)))
+    return beside(("sums", f"{len(cuts)} thresholds", cuts, theirs),
+                  ("sums", "the stairs", predict_tree(root, X), library.predict(X)))
 # Try: predict at x = 20. Before you do: which stair will answer?
 # %% [markdown]
 """
 ## Pruning
-When should a tree stop? Stopping early is short-sighted: on XOR the first split gains nothing.
-Better grow it fully, then cut back what does not pay. Put a price α on every leaf:
+When should a tree stop? Early is short-sighted, as XOR shows. Better grow it fully, then cut back
+what does not pay. Put a price α on every leaf:
 
     R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (5)
 For every α some smallest subtree minimises R, and as α rises, branches only fall off (Breiman and
@@ -368,10 +338,9 @@ straight lines in α: the slope is the number of leaves left, and it bends where
 As a leaf, t would cost r(t) + α. Where both are equal, t falls:
 
     α(t) = (r(t) - cost) / (leaves - 1)                                            (6)
-with cost (at α = 0) and leaves of the line that holds there. Go up from the leaves and keep the
-bends of every branch in a heap. A bend above α(t) never happens, as t falls before it: pop it.
-Each node is pushed once, the smaller heap is poured into the larger: n log² n steps, even for one
-long chain. Choose α on new rows: by the training rows, no pruning is always best.
+with cost (at α = 0) and leaves of the line that holds there. Go up from the leaves and keep each
+branch's bends in a heap. A bend above α(t) never happens, as t falls first: pop it. The smaller
+heap is poured into the larger: n log² n steps. Choose α on new rows: old ones never want pruning.
 """
 # %%
 def collapse_alphas(root):
@@ -406,8 +375,7 @@ def pruning_path(root):
 def prune_tree(root, alpha):
     """The smallest subtree that minimises equation (5): a copy, root stays as it is."""
     check_number("alpha", alpha, least=0)
-    nodes, falls_at, _ = collapse_alphas(root)
-    copies = {}
+    (nodes, falls_at, _), copies = collapse_alphas(root), {}
     for t, price in zip(reversed(nodes), reversed(falls_at)):
         if t.left is None or price <= alpha:
             copies[id(t)] = replace(t, left=None, right=None, feature=None, threshold=None)
@@ -428,8 +396,8 @@ def demo_pruning(plot=False):
     middle = float(alphas[-9:-7].mean())
     path = np.unique(model.cost_complexity_pruning_path(X, y).ccp_alphas.round(12))
     theirs = sklearn_tree(X, y, "variance", None, 10, ccp_alpha=middle).predict(new_X)
-    return beside(("pruning", f"{len(alphas)} prices", alphas, path),
-                  ("pruning", "new rows", predict_tree(prune_tree(root, middle), new_X), theirs))
+    return beside(("sums", f"{len(alphas)} prices", alphas, path),
+                  ("sums", "new rows", predict_tree(prune_tree(root, middle), new_X), theirs))
 # Try: grow the tree with min_samples_leaf=1. Where is the best price then?
 # %% [markdown]
 """
@@ -442,10 +410,8 @@ More trees shrink the second term; only trees that differ shrink the first. Two 
 Bootstrap: each tree sees n rows drawn with replacement. A row drawn three times is not copied: it
 gets weight 3 in (2) to (4), and counts as one row in min_samples_leaf. Random features: at every
 split (not once per tree) only some may be asked, often √d, so that no feature opens every tree.
-
 A tree leaves out (1 - 1/n)ⁿ ≈ 37% of the rows. Predict each row with just the trees that never
-saw it, and you get an honest score without a test set: out of bag. Scores on rows that the trees
-did see prove nothing, as full trees remember them. And no forest can extend a trend either.
+saw it, and you get an honest score without a test set: out of bag.
 """
 # %%
 Forest = namedtuple("Forest", "trees counts")  # roots; how often each drew each row (trees, n)
@@ -455,19 +421,21 @@ def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth
     The bootstrap comes from the generator rng, or is given as counts (trees, n)."""
     X, targets, limits = check_fit(X, y, criterion, max_depth, min_samples_leaf)
     check_number("trees", trees, least=1, integer=True)
-    (n, d), rng, grown = X.shape, rng or np.random.default_rng(0), []
-    max_features = math.isqrt(d) if max_features == "sqrt" else max_features
-    max_features = d if max_features is None else max_features
-    check_number("max_features", max_features, least=1, most=d, integer=True)
+    (n, d), rng, grown = X.shape, np.random.default_rng(0) if rng is None else rng, []
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a generator, np.random.default_rng(seed), not {rng!r}")
+    few = d if max_features is None else math.isqrt(d) if max_features == "sqrt" else max_features
+    check_number("max_features", few, least=1, most=d, integer=True)
     if counts is None:
         counts = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(trees)]
-    counts = check_array("counts", counts, ndim=2)
-    if counts.shape[1] != n or counts.min() < 0 or not counts.any(axis=1).all():
-        raise ValueError(f"counts must be (trees, {n}), each 0 or more, and no tree without rows")
-    Xt, order, tied = sort_columns(X)
-    for w in counts:
-        drawn = order[(w > 0)[order]].reshape(d, -1)  # rows of weight 0 are left out
-        grown.append(grow(Xt, drawn, tied, targets, criterion, limits, w, max_features, rng)[0][0])
+    draws, counts = check_array("counts", counts, ndim=2), np.asarray(counts).astype(int)
+    if draws.shape[1] != n or draws.min() < 0 or (draws != counts).any() or 0 in draws.sum(axis=1):
+        raise ValueError(f"counts must be (trees, {n}) whole numbers, and no tree without rows")
+    (Xt, order), some = sort_columns(X), max(1, 2**20 // X.size)  # so many trees fit the memory,
+    for w in (counts[i : i + some] for i in range(0, len(counts), some)):  # each with its own rows
+        b, orders = len(w), [order[s[order]].reshape(d, -1) + i * n for i, s in enumerate(w > 0)]
+        data = np.tile(Xt, b), np.hstack(orders), np.tile(targets, b), criterion, limits
+        grown += grow(*data, w.ravel(), few, rng, (w > 0).sum(axis=1))[0][:b]
     return Forest(grown, counts)
 
 def predict_forest(forest, X):
@@ -511,7 +479,7 @@ def demo_forest(plot=False):
     model, counts = sklearn_forest(*data, 20, None, None, 10)
     same = predict_forest(fit_forest(*data, 20, None, None, 10, counts=counts), X[test])
     return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
-                  ("forest", "same bootstrap, new rows", same, model.predict(X[test])))
+                  ("sums", "same bootstrap, new rows", same, model.predict(X[test])))
 # Try: max_features=None in the first forest. By equation (7), what do you expect?
 # %% [markdown]
 """
@@ -525,8 +493,8 @@ seen. Two losses, with their first two derivatives, where p = 1 / (1 + exp(-F)):
 
     squared    1/2 (y - F)²                   g = F - y        h = 1               (9)
     log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (10)
-F starts at the mean of y, or the log of its odds; forget that start in predictions, and all are
-off by it. Each leaf takes a Newton step (for the squared error this is the mean of -g again):
+F starts at the mean of y, or the log of its odds; without that start all predictions are off by
+it. Each leaf takes a Newton step (for the squared error, the mean of -g again):
 
     leaf value = -Σ g / Σ h                                                        (11)
 A small η needs more trees and does better on new rows. Unlike a forest, boosting overfits with
@@ -539,7 +507,7 @@ def mean_of(loss, F):
     """F itself, or for the log loss p = 1 / (1 + exp(-F)), written so that nothing overflows."""
     return F if loss == "squared" else np.exp(-np.logaddexp(0, -F))
 
-def boost(X, y, loss, steps, lr, l2, missing, grow_one):
+def boost(y, loss, steps, lr, l2, missing, grow_one):
     """Equation (8). grow_one(g, h) returns a tree's nodes, and the index of each row's leaf."""
     if loss not in ("squared", "log"):
         raise ValueError(f"loss must be squared or log, not {loss!r}")
@@ -559,15 +527,14 @@ def boost(X, y, loss, steps, lr, l2, missing, grow_one):
         F += lr * value[leaf]
         for t, v in zip(nodes, value.tolist()):
             t.value = v
-        nodes[0].d = X.shape[1]
         trees.append(nodes[0])
     return Boosting(loss, start, lr, trees, missing)
 
 def fit_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
     """Gradient boosting (Friedman, 2001). loss is "squared", or "log" for labels 0 and 1."""
     X, targets, limits = check_fit(X, y, "variance", max_depth, min_samples_leaf)
-    columns, w = sort_columns(X), np.ones(len(X))  # sorted once for all trees: only g changes
-    return boost(X, targets[0], loss, steps, lr, 0.0, False,
+    columns, w = sort_columns(X), np.ones(len(X), int)  # sorted once for all: only g changes
+    return boost(targets[0], loss, steps, lr, 0.0, False,
                  lambda g, h: grow(*columns, -g[None], "variance", limits, w))
 
 def staged_scores(model, X):
@@ -584,8 +551,8 @@ def predict_boosting(model, X):
     return mean_of(model.loss, F)
 
 def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
-    """The library version: steps is `n_estimators`. It sorts again in every node of every
-    tree, though X never changes; the scratch version sorts once."""
+    """The library version: steps is `n_estimators`. It sorts anew in every node, though X never
+    changes; we sort once. (For stumps, a grower of one level alone would take half our time.)"""
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
     kind = GradientBoostingRegressor if loss == "squared" else GradientBoostingClassifier
     options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=0)
@@ -601,15 +568,14 @@ def demo_boosting(plot=False):
     """The error on new rows, stage by stage, for stumps and for trees of depth 3."""
     (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 1000) for seed in (2, 3))
     print("\n== How does the error fall from tree to tree? (the noise alone is 1) ==\n")
-    print("  trees   " + "".join(f"{s:8}" for s in (0, 1, 10, 40, 80)))
-    lines = []
+    lines, shown = [], (0, 1, 10, 40, 80)
+    print("  trees   " + "".join(f"{s:8}" for s in shown))
     for depth, loss in [(1, "squared"), (3, "squared"), (1, "log"), (3, "log")]:
         target, steps = (y, 80) if loss == "squared" else ((y > 15).astype(int), 20)
         options = (loss, steps, 0.2, depth, 20)
         stages = np.array(list(staged_scores(fit_boosting(X, target, *options), new_X)))
         if loss == "squared":
-            errors = [f"{mse(new_y, stages[s]):8.2f}" for s in (0, 1, 10, 40, 80)]
-            print(f"  depth {depth} " + "".join(errors))
+            print(f"  depth {depth} " + "".join(f"{mse(new_y, stages[s]):8.2f}" for s in shown))
         model = sklearn_boosting(X, target, *options)
         staged = model.staged_predict if loss == "squared" else model.staged_decision_function
         theirs = np.array(list(staged(new_X))).reshape(steps, -1)
@@ -628,22 +594,20 @@ A leaf with sums G and H is a parabola in v. Its lowest point, what that takes o
 
     v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (13)
     gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (14)
-Bins: try 255 thresholds per feature at most, at quantiles. Then a node is summed up by its
-histogram of G, H and counts per bin, and only the smaller of two children needs counting: the
-other is the parent's histogram minus that one. Missing values have a bin of their own. Each split
-tries them on both sides and keeps the better: a learned direction. A feature without gaps in
-training sends later gaps to the majority. λ adds to H, not to the number of rows: with the log
-loss, sure leaves have a small H and shrink the most. As a split must gain, XOR defeats it.
+Bins: try at most 255 thresholds per feature, at quantiles. A node is summed up by its histogram
+of G, H and counts per bin, and only the smaller of two children needs counting: the other is the
+parent's minus that one. Missing values have a bin of their own; each split tries them on both sides
+and keeps the better one. A feature without gaps in training sends later gaps to the majority. λ
+adds to H: with the log loss, sure leaves have a small H and shrink most. XOR defeats it.
 """
 # %%
 def find_bins(X, bins):
     """Thresholds per feature: between its distinct values, or at quantiles if those are many."""
     thresholds, percent = [], np.linspace(0, 100, bins + 1)[1:-1]
     for x in X.T:
-        cuts = values = np.unique(x := x[~np.isnan(x)])
-        if len(values) > bins:
-            cuts = np.unique(np.percentile(x, percent, method="averaged_inverted_cdf"))
-        thresholds.append(cuts if len(values) > bins else values[:-1] / 2 + values[1:] / 2)
+        values = np.unique(x := x[~np.isnan(x)])
+        thresholds.append(values[:-1] / 2 + values[1:] / 2 if len(values) <= bins else
+                          np.unique(np.percentile(x, percent, method="averaged_inverted_cdf")))
     return thresholds
 
 def histograms(binned, rows, node, q, bins, g, h):
@@ -662,10 +626,9 @@ def best_bins(sums, gaps, l2, min_samples_leaf, min_hessian):
     total, left, gains = sums.sum(axis=-1, keepdims=True), np.cumsum(sums[..., :-1], axis=-1), []
     for left in [left, (left + sums[..., -1:])[..., ::-1]][: 1 + gaps.any()]:  # nan right, left
         right = total - left
-        a, b, c = (G * (G / np.maximum(H + l2 + 1e-15, 1e-15)) for G, H, _ in (left, total, right))
+        a, b, c = (G * (G / np.maximum(H + l2, 1e-15)) for G, H, _ in (left, total, right))
         gain, least = a - b + c, np.minimum(left, right)
         gain[(least[1] < min_hessian) | (least[2] < min_samples_leaf)] = -np.inf
-        gain[~gaps if gains else []] = -np.inf
         gains.append(gain)
     gains, B = np.concatenate(gains, axis=-1).swapaxes(0, 1), left.shape[-1]  # (q, d, B or 2B)
     best = gains.reshape(len(gains), -1).argmax(axis=1)
@@ -676,9 +639,9 @@ def best_bins(sums, gaps, l2, min_samples_leaf, min_hessian):
 def grow_newton(binned, thresholds, gaps, bins, g, h, max_depth, l2, min_samples_leaf, min_hessian):
     """Grow a tree on histograms, level by level. Returns its nodes, and each row's leaf (n,)."""
     d, n = binned.shape
-    nodes, leaf, rows, node = [Node(0.0, n)], np.zeros(n, int), np.arange(n), np.zeros(n, int)
+    nodes, leaf, rows, node = [Node(0.0, n, d=d)], np.zeros(n, int), np.arange(n), np.zeros(n, int)
     level, sums = nodes[:], histograms(binned, rows, node, 1, bins, g, h)
-    for depth in range(max_depth):
+    for below in reversed(range(max_depth or n)):  # levels that may follow
         gain, feature, cut, nan_left = best_bins(sums, gaps, l2, min_samples_leaf, min_hessian)
         asks = gain > 0
         rows, node = rows[asks[node]], (np.cumsum(asks) - 1)[node[asks[node]]]
@@ -693,21 +656,18 @@ def grow_newton(binned, thresholds, gaps, bins, g, h, max_depth, l2, min_samples
         link(parents, feature, values, np.where(gaps[feature], nan_left, larger_left), level)
         leaf[rows] = len(nodes) + child
         nodes += level
-        if s == 0 or depth == max_depth - 1:
+        if s == 0 or below == 0:
             break
         few = np.flatnonzero((child >= s) == larger_left[node])  # the rows of smaller children
         part = histograms(binned, rows[few], node[few], s, bins, g, h)
-        rest = sums[:, :, asks] - part
-        pick = larger_left[:, None]
-        sums = np.concatenate([np.where(pick, rest, part), np.where(pick, part, rest)], axis=2)
-        node = child
+        pick, pair = larger_left[:, None], (sums[:, :, asks] - part, part)
+        sums, node = np.concatenate([np.where(pick, *pair), np.where(pick, *pair[::-1])], 2), child
     return nodes, leaf
 
 def fit_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0,
                         min_samples_leaf=20, bins=255, min_hessian=1e-3):  # fmt: skip
     """XGBoost's objective on histograms (LightGBM: Ke and others, 2017). X may hold nan.
     Each side of a split keeps min_samples_leaf rows, and a sum of h of min_hessian."""
-    check_number("max_depth", max_depth, least=1, integer=True)
     check_number("bins", bins, least=2, most=255, integer=True)
     check_number("l2", l2, least=0)
     check_number("min_hessian", min_hessian, least=0)
@@ -716,11 +676,10 @@ def fit_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2
     thresholds, gaps = find_bins(X, bins), np.isnan(X).any(axis=0)
     binned = np.array([np.searchsorted(cuts, x) for cuts, x in zip(thresholds, X.T)])
     binned = np.where(np.isnan(X.T), bins, binned).astype(np.uint8)  # (d, n)
-    limits = max_depth, l2, min_samples_leaf, min_hessian
     def grow_one(g, h):  # sums of float32 numbers are exact in float64: equal gains stay equal
-        g, h = np.float32(g), None if loss == "squared" else np.float32(h)
-        return grow_newton(binned, thresholds, gaps, bins, g, h, *limits)
-    return boost(X, y, loss, steps, lr, l2, True, grow_one)
+        return grow_newton(binned, thresholds, gaps, bins, np.float32(g), np.float32(h) if loss
+                           == "log" else None, max_depth, l2, min_samples_leaf, min_hessian)
+    return boost(y, loss, steps, lr, l2, True, grow_one)
 
 def sklearn_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0,
                             min_samples_leaf=20, bins=255):  # fmt: skip
@@ -728,9 +687,9 @@ def sklearn_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6
     and h in float32: the trees are equal, the values of leaves agree in about 7 digits."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     kind = HistGradientBoostingRegressor if loss == "squared" else HistGradientBoostingClassifier
-    options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, l2_regularization=l2)
-    options |= dict(max_bins=bins, max_leaf_nodes=None, early_stopping=False)
-    return kind(max_iter=steps, learning_rate=lr, **options).fit(X, y)
+    return kind(max_iter=steps, learning_rate=lr, max_depth=max_depth, l2_regularization=l2,
+                min_samples_leaf=min_samples_leaf, max_bins=bins, max_leaf_nodes=None,
+                early_stopping=False).fit(X, y)
 
 def demo_newton_boosting(plot=False):
     """Values that are missing for a reason: to which side do the trees send them?"""
@@ -760,15 +719,14 @@ Trees ask "at most t?", but what is the order of red, green and blue? Three ways
   as if m more of its rows had an average y. Unknown ones get mean(y).
 
       code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (15)
-The leak: in (15) each row's own y is a part of its code. A category of one row, with m = 0, has y
-itself for a code, and pure noise looks like a good model until new rows come. The cure: encode
-each row by the means of other folds, out of fold.
+The leak: in (15) each row's own y is part of its code. With one row and m = 0 the code is y, and
+pure noise looks like a good model until new rows come. The cure: code each row by the other folds.
 """
 # %%
 def check_column(column):
     """A column (n,) of text or of finite numbers."""
     text = np.asarray(column)
-    is_text = text.dtype.kind == "U" and text.ndim == 1 and text.size > 0
+    is_text = (text.dtype.kind, text.ndim) == ("U", 1) and len(text)
     return text if is_text else check_array("column", column, ndim=1)
 
 def encode_ordinal(column, categories):
@@ -796,11 +754,17 @@ def encode_target(column, encoding):
 
 def encode_out_of_fold(column, y, folds, m=1.0):
     """Each row's code from the rows of the other folds, given as pairs (train, test): (n,)."""
-    column, codes = check_column(column), np.full(len(column), np.nan)
+    column, codes = check_column(column), np.zeros(np.shape(column))
+    try:
+        parts = [*map(np.hstack, folds), np.hstack([test for _, test in folds])]
+    except (TypeError, ValueError):
+        parts = [[]]
+    if not all(np.array_equal(np.sort(part), np.arange(len(column))) for part in parts):
+        raise ValueError("folds must be pairs (train, test) of all rows, each row in one test")
     for train, test in folds:
         encoding = fit_target_encoding(column[train], np.asarray(y)[train], m)
         codes[test] = encode_target(column[test], encoding)
-    return check_array("codes", codes, ndim=1)  # nan is refused: a row that no fold tests
+    return codes
 
 def sklearn_encoders(column, y, folds, m=1.0):
     """The library version, fitted; its out-of-fold codes come from fit_transform, not transform."""
@@ -822,10 +786,10 @@ def demo_categories(plot=False):
     print(f"  coded out of fold            {roc_auc(y, safe):.3f}")
     print(f"  new rows                     {roc_auc(new_y, code):.3f}")
     one_hot, ordinal, target, theirs = sklearn_encoders(column, y, folds)
-    return beside(("encoders", "one-hot", encode_one_hot(new, names), one_hot.transform(X)),
-                  ("encoders", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
-                  ("target encoding", "target", code, target.transform(X)[:, 0]),
-                  ("target encoding", "target, out of fold", safe, theirs))
+    return beside(("sums", "one-hot", encode_one_hot(new, names), one_hot.transform(X)),
+                  ("sums", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
+                  ("sums", "target", code, target.transform(X)[:, 0]),
+                  ("sums", "target, out of fold", safe, theirs))
 # Try: give each category 30 rows instead of 3. How large is the leak then?
 # %% [markdown]
 """
@@ -834,44 +798,40 @@ Which features does a model use? A tree can be asked directly: credit the gain (
 to its feature, and share out 100% per tree. A forest takes the mean over its trees.
 
     impurity importance(j) = Σ gain of splits on j / Σ gain of all splits          (16)
-But this is measured on training rows. A useless feature of many distinct values offers many
-thresholds, and one of them fits the noise by chance. A better question, to any model: how much
-worse does it do on held-out rows if this column is shuffled?
+But training rows flatter: a useless feature of many distinct values offers many thresholds, and
+one fits the noise. Better ask any model: how much worse is it if a held-out column is shuffled?
 
     permutation importance(j) = score - score with column j shuffled               (17)
-It tells what this model uses, not what the world depends on: two equal columns stand in for each
-other, and both may look unimportant.
+It tells what this model uses: two equal columns stand in for each other, and may look idle both.
 """
 # %%
-def gain_at(t):
-    """Equation (3) for the split at node t."""
-    return t.n * t.impurity - t.left.n * t.left.impurity - t.right.n * t.right.impurity
-
 def impurity_importance(trees):
     """Equation (16), the mean over a list of roots: (d,). A tree without questions has no say."""
     shares = np.zeros(trees[0].d)
     for root in trees:
-        asks, gains = [t for t in list_nodes(root) if t.left is not None], np.zeros(root.d)
-        np.add.at(gains, [t.feature for t in asks], [gain_at(t) for t in asks])
+        gains = np.zeros(root.d)
+        for t in (t for t in list_nodes(root) if t.left is not None):
+            whole, left, right = (s.n * s.impurity for s in (t, t.left, t.right))
+            gains[t.feature] += whole - left - right  # equation (3)
         shares += gains / (gains.sum() or 1)
     return shares / (shares.sum() or 1)
 
 def permutation_importance(predict, X, y, score, permutations):
     """Equation (17) for each of the permutations of the rows (repeats, n): (d, repeats)."""
-    (X, y), each = check_Xy(X, y), np.arange(np.shape(X)[1])
-    whole = score(y, predict(X))
+    (X, y), orders = check_Xy(X, y), check_array("permutations", permutations, ndim=2)
+    if not all(np.array_equal(np.sort(order), np.arange(len(X))) for order in orders):
+        raise ValueError(f"permutations must be rows, each with the numbers 0 to {len(X) - 1}")
+    whole, each, orders = score(y, predict(X)), np.arange(X.shape[1]), orders.astype(int)
     return np.array([[whole - score(y, predict(np.where(each == j, X[order], X)))
-                      for order in permutations] for j in each])
+                      for order in orders] for j in each])
 
 def sklearn_permutations(n, repeats, seed=0):
-    """The library version: what its `permutation_importance` draws, (repeats, n). Each column
-    starts from the same random state, and each repeat shuffles the last one's result again."""
-    rng = np.random.RandomState(np.random.RandomState(seed).randint(np.iinfo(np.int32).max + 1))
-    orders, shuffle = [np.arange(n)], np.arange(n)
-    for _ in range(repeats):
-        rng.shuffle(shuffle)
-        orders.append(orders[-1][shuffle])
-    return np.array(orders[1:])
+    """The library version: its permutations, (repeats, n), seen by shuffling row numbers."""
+    from sklearn.inspection import permutation_importance as theirs
+    X, y, seen = np.arange(n)[:, None], np.arange(n), []
+    theirs(sklearn_tree(X, y, "variance", 1), X, y, n_repeats=repeats, random_state=seed,
+           scoring=lambda model, X, y: seen.append(X[:, 0].copy()) or 0.0)
+    return np.array(seen[1:])
 
 def demo_importance(plot=False):
     """Friedman's function uses the first five of ten features. Who credits the others?"""
@@ -885,14 +845,53 @@ def demo_importance(plot=False):
           "        impurity  permutation, on new rows")
     for j, (share, drop) in enumerate(zip(shares, drops.mean(axis=1))):
         print(f"  x[{j}] {share:9.3f} {drop:12.3f}" + "   idle" * (j > 4))
-    return beside(("importance", "impurity", shares, model.feature_importances_),
-                  ("importance", "permutation", drops, theirs))
+    return beside(("sums", "impurity", shares, model.feature_importances_),
+                  ("sums", "permutation", drops, theirs))
 # Try: add a copy of x[3] as a column. What happens to the importance of both?
+# %%
+def encode_table(columns, targets, train, folds):
+    """{name: column (n,)} as X (n, features), texts by their codes for each of the targets (n,)."""
+    parts = []
+    for column in columns.values():
+        if column.dtype.kind == "f":  # if no training row has a number, it says nothing
+            parts.append(column if np.isfinite(column[train]).any() else np.zeros(len(column)))
+        for y in targets if column.dtype.kind == "U" else []:
+            parts.append(encode_target(column, fit_target_encoding(column[train], y[train])))
+            parts[-1][train] = encode_out_of_fold(column[train], y[train], folds)
+    return np.column_stack(parts)
+
+def evaluate_table(path, target, plot=False):
+    """Your own table: `python tree_models.py --csv FILE --target COLUMN` judges three models on a
+    quarter of the rows, kept back before anything is learned; scores (4, 2), scratch and library.
+    A target of text, or of at most ten different numbers, is a class. Text becomes target codes,
+    out of fold on training rows. Gaps stay gaps for boosting; for the others they get the mean."""
+    (columns, y, labels), rng = read_table(path, target), np.random.default_rng(0)
+    classes = labels is not None
+    train, test = stratified_k_fold(y, 4)[0] if classes else train_test_split(rng, len(y))
+    how, loss, score = ("gini", "log", accuracy) if classes else ("variance", "squared", r2_score)
+    targets = [y == c for c in range(len(labels))] if classes and len(labels) > 2 else [y]
+    X = encode_table(columns, targets, train, k_fold(len(train), 5, rng))
+    filled, known = np.where(np.isnan(X), np.nanmean(X[train], axis=0), X), y[train]
+    data, new = (filled[train], known, how), filled[test]
+    progress(f"growing trees on {len(train)} rows and {X.shape[1]} features ...")
+    p = [predict_boosting(fit_newton_boosting(X[train], t[train], loss), X[test]) for t in targets]
+    boosted = np.argmax(p if len(p) > 1 else [1 - p[0], p[0]], axis=0) if classes else p[0]
+    same = np.full(len(test), np.bincount(known).argmax() if classes else known.mean())
+    ours = predict_tree(fit_tree(*data, None, 5), new), predict_forest(fit_forest(*data), new)
+    theirs = [m.predict(new) for m in (sklearn_tree(*data, None, 5), sklearn_forest(*data)[0])]
+    theirs.append(sklearn_newton_boosting(X[train], known, loss).predict(X[test]))
+    print(f"{path}: {score.__name__} on {len(test)} of {len(y)} rows\n\n{'':20}scratch  library")
+    pairs = zip([same, *ours, boosted], [same, *theirs])
+    scores = [[score(y[test], answer) for answer in pair] for pair in pairs]
+    for name, pair in zip(["the same for all", "tree", "forest", "boosting"], scores):
+        print(f"  {name:16} {pair[0]:8.3f} {pair[1]:8.3f}")
+    return scores
+
 # %%
 if __name__ == "__main__":
     run_chapter("One question at a time: trees, forests and boosting, and scikit-learn's beside.", [
         demo_by_hand, demo_classification_tree, demo_regression_tree, demo_pruning, demo_forest,
-        demo_boosting, demo_newton_boosting, demo_categories, demo_importance])
+        demo_boosting, demo_newton_boosting, demo_categories, demo_importance], evaluate_table)
 
 # /// script
 # requires-python = ">=3.11"
