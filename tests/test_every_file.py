@@ -16,7 +16,6 @@ LIBRARIES += ["safetensors", "faiss", "matplotlib", "tqdm"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-
 def python(*args, cwd=ROOT):
     return subprocess.run(
         [sys.executable, *args], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
