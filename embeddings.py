@@ -138,7 +138,7 @@ def rotate_pairs(M, n, p, q):
     return np.max(np.abs(gamma[turn]) / size[turn], initial=0)
 def svd_jacobi(A, sweeps=30):
     """Equation (4) by rotations: U (m, r), s (r,), Vt (r, n), r = min(m, n). Hestenes (1958). It
-    takes 40 times as long as LAPACK, but keeps digits of small s: Demmel and Veselic (1992)."""
+    takes 40 to 50 times LAPACK's time, but keeps digits of small s: Demmel and Veselic (1992)."""
     A = check_array("A", A, ndim=2)
     check_number("sweeps", sweeps, least=1, integer=True)
     if A.shape[0] < A.shape[1]:

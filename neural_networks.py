@@ -439,7 +439,8 @@ def matmul(a, b):
             lambda g: to_b(g)[..., 0] if b.ndim == 1 else to_b(g))
 
 class Tensor:
-    """An array and its edges: (source, pull) pairs, none in a leaf. Any other is a constant."""
+    """An array and its edges: (source, pull) pairs, none in a leaf. Any other is a constant. In a
+    tiny network this book-keeping costs more than the arithmetic."""
     __array_ufunc__ = None  # leaves array + tensor to our __radd__
     births = itertools.count()
     def __init__(self, data, edges=()):
@@ -873,10 +874,10 @@ def demo_digits(plot=False):
         batches = ((X[i], y[i]) for _ in range(4) for i in batches_of(rng, len(X), size))
         losses = np.reshape(torch_train(start, batches, cross_entropy, lr)[0], (4, -1)).mean(axis=1)
         ours = accuracy(y_test, forward(layers, X_test).argmax(axis=1))
-        print(f"  {name} {ours:.4f}, {len(history)} epochs of {seconds / len(history):.3f} s, torch "
-              f"{(clock() - began) / 4:.3f} s; the best was number {history[:, 1].argmin() + 1}")
-        comparisons += [same("training", f"{name}: J, 4 epochs", history[:4, 0], losses)]
-        comparisons += [same("accuracy", f"{name}, MLPClassifier: accuracy", [ours], [library])]
+        print(f"  {name} {ours:.4f}, best of {len(history)} epochs: {history[:, 1].argmin() + 1}; an "
+              f"epoch takes {seconds / len(history):.3f} s, in torch {(clock() - began) / 4:.3f} s")
+        comparisons += [same("training", f"{name}: J, 4 epochs", history[:4, 0], losses),
+                        same("accuracy", f"{name}, MLPClassifier: accuracy", [ours], [library])]
         curves |= {f"{name}, training": history[:, 0], f"{name}, validation": history[:, 1]}
     if plot:
         W = np.pad(mlp[0].params[0].T[:32].reshape(4, 8, 8, 8), [(0, 0), (0, 0), (0, 1), (0, 1)])
@@ -891,8 +892,7 @@ def demo_digits(plot=False):
 if __name__ == "__main__":
     run_chapter("Backpropagation by hand and by machine, equal to torch.", [
         demo_neuron, demo_activations, demo_mlp, demo_gradient_check, demo_autograd,
-        demo_initialisation, demo_normalisation, demo_convolution, demo_digits,
-    ])  # fmt: skip
+        demo_initialisation, demo_normalisation, demo_convolution, demo_digits])  # fmt: skip
 
 # /// script
 # requires-python = ">=3.11"
