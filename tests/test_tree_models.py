@@ -169,20 +169,6 @@ def test_show_tree_prints_ten_levels_of_a_deep_chain_then_counts():
     assert lines[-1] == "|  " * 10 + "no:  ... 4990 more question(s)"
 
 
-def test_fit_tree_grows_predicts_prunes_and_prints_a_chain_of_5000_splits():
-    """0 1 0 1 ... along one feature: the best split always peels off one end."""
-    X, y = np.arange(5001)[:, None], np.arange(5001) % 2
-    root = tm.fit_tree(X, y)
-    depth, level = 0, [root]
-    while level := [c for t in level if t.left is not None for c in (t.left, t.right)]:
-        depth += 1
-    assert depth == 5000 and len(tm.list_nodes(root)) == 10001
-    agree("chain", tm.predict_tree(root, X), y, *HAND)
-    assert len(tm.list_nodes(tm.prune_tree(root, 0.0))) == 10001
-    assert len(tm.list_nodes(tm.prune_tree(root, 1e9))) == 1
-    assert tm.show_tree(root).count("... 4990 more question(s)") == 1
-
-
 # --- Classification tree --------------------------------------------------------------
 def test_fit_tree_gini_by_hand():
     """Six rows: x <= 2.5 leaves 0 0 | 1 0 1 1, with gini 0.5 -> 0 and 3/8."""
@@ -549,6 +535,20 @@ def test_pruning_path_takes_no_quadratic_time(turned):
 def test_prune_tree_refuses_alpha(alpha):
     with pytest.raises((ValueError, TypeError), match="alpha must be"):
         tm.prune_tree(small_tree(), alpha)
+
+
+def test_fit_tree_grows_predicts_prunes_and_prints_a_chain_of_5000_splits():
+    """0 1 0 1 ... along one feature: the best split always peels off one end."""
+    X, y = np.arange(5001)[:, None], np.arange(5001) % 2
+    root = tm.fit_tree(X, y)
+    depth, level = 0, [root]
+    while level := [c for t in level if t.left is not None for c in (t.left, t.right)]:
+        depth += 1
+    assert depth == 5000 and len(tm.list_nodes(root)) == 10001
+    agree("chain", tm.predict_tree(root, X), y, *HAND)
+    assert len(tm.list_nodes(tm.prune_tree(root, 0.0))) == 10001
+    assert len(tm.list_nodes(tm.prune_tree(root, 1e9))) == 1
+    assert tm.show_tree(root).count("... 4990 more question(s)") == 1
 
 
 # --- Random forest --------------------------------------------------------------------
