@@ -130,20 +130,15 @@ def terms(text):
     """Words without a few endings: fit_ridges becomes fit, ridg. Porter (1980) stems with care."""
     found = [word for word in re.findall(r"[^\W_]+", text.lower()) if word not in STOP_WORDS]
     return [re.sub(r"(?<=\w{3})(ing|ed|es|(?<!s)s|e)$", "", word) for word in found]
-def best_k(cost, ids, k):
-    """The k smallest costs of each row of (m, n), ascending, and their ids, both (m, k). Of equal
-    costs the lower id comes first. If n < k, the rest is cost inf and id -1."""
-    ids, rows = np.broadcast_to(ids, cost.shape), np.arange(len(cost))[:, None]
-    if cost.shape[1] > k:  # argpartition finds the k smallest without sorting the others
-        part = np.argpartition(cost, k - 1)[:, :k]
-        for row in np.flatnonzero(np.count_nonzero(cost <= cost[rows, part[:, -1:]], axis=1) > k):
-            part[row] = np.lexsort((ids[row], cost[row]))[:k]  # equal ones at the border
-        cost, ids = cost[rows, part], ids[rows, part]
-    order, pad = np.lexsort((ids, cost)), [(0, 0), (0, k - cost.shape[1])]
-    cost, ids = cost[rows, order], ids[rows, order]
-    if pad[1][1] == 0:
-        return cost, ids
-    return np.pad(cost, pad, constant_values=np.inf), np.pad(ids, pad, constant_values=-1)
+def bounds(cost, k):
+    """For each column of cost (n, m) a number, (m,), which at least k of its costs do not exceed.
+    Each of k groups has its smallest cost below the k-th smallest of the groups' minima: one pass
+    over n numbers, and only the minima are partitioned."""
+    (n, m), groups = cost.shape, max(8 * k, len(cost) // 32)
+    if n >= 2 * groups:
+        rows = cost[: n // groups * groups].reshape(n // groups, groups * m)
+        cost = rows.min(axis=0).reshape(groups, m)
+    return np.partition(cost, k - 1, axis=0)[k - 1] if n >= k else np.full(m, 3e38, cost.dtype)
 class InvertedIndex:
     """For each term a posting list: which texts hold it, and with what weight."""
     def __init__(self, texts, analyse=terms):
@@ -174,9 +169,10 @@ class InvertedIndex:
         """Scores and ids of the best k texts that share a term with the query, best first."""
         check_number("k", k, least=1, integer=True)
         scores = self.scores(query)
-        found = np.flatnonzero(scores)
-        cost, ids = best_k(-scores[None, found], found, min(k, max(len(found), 1)))
-        return -cost[0, : len(found)], ids[0, : len(found)]
+        enough = -bounds(-scores[:, None], k)[0]
+        found = np.flatnonzero((scores >= enough) & (scores > 0))  # k, and more where scores tie
+        ids = found[np.lexsort((found, -scores[found]))][:k]
+        return scores[ids], ids
 class TfidfIndex(InvertedIndex):
     """Equation (4), on posting lists. Sparck Jones (1972); explained in embeddings.py."""
     def weigh(self, tf, lengths):
@@ -318,7 +314,7 @@ fewer than k vectors, or none, id -1 and score inf (-inf). **When it fails.** Fa
 get wrong.** Inner product is not cosine: a long vector beats all others.
 """
 # %%
-BLOCK = 4096  # stored vectors at a time, for 256 queries
+BLOCK = 2**21  # costs computed at a time: 8 MB
 def check_vectors(name, value, d=None):
     """value as float32 (n, d). n may be 0, if value is an array of shape (0, d)."""
     if getattr(value, "ndim", 0) != 2 or len(value) > 0:
@@ -326,6 +322,19 @@ def check_vectors(name, value, d=None):
     if value.shape[1] != (d or value.shape[1]) or np.abs(value).max(initial=0) > 1e15:
         raise ValueError(f"{name} must be (n, {d or 'd'}), numbers up to 1e15, not {value.shape}")
     return np.ascontiguousarray(value, dtype=np.float32)
+def nothing(m, k):
+    """A result without vectors: costs inf and ids -1, both (m, k)."""
+    return np.full((m, k), np.inf, np.float32), np.full((m, k), -1)
+def merge(best, query, cost, ids):
+    """The k smallest costs of each query and their ids, both (m, k), of those and of more: lists
+    of queries, costs and ids. Of equal costs the lower id comes first."""
+    m, k = best[0].shape
+    query = np.concatenate((np.arange(m).repeat(k), query))
+    cost, ids = (np.concatenate((old.ravel(), new)) for old, new in zip(best, (cost, ids)))
+    order = np.lexsort((ids, cost, query))  # by query, then by cost, then by id
+    first = query[order].searchsorted(np.arange(m))
+    order = order[first[:, None] + np.arange(k)]
+    return cost[order], ids[order]
 class FlatIndex:
     """All vectors, compared one by one: exact. The indexes below are made from it."""
     def __init__(self, vectors, metric="l2"):
@@ -333,28 +342,35 @@ class FlatIndex:
         if metric not in ("ip", "l2"):
             raise ValueError(f"metric must be 'ip' or 'l2', not {metric!r}")
         self.X, self.metric = check_vectors("vectors", vectors), metric
-        self.d, self.squares = self.X.shape[1], np.einsum("ij,ij->i", self.X, self.X)
+        self.n, self.d = self.X.shape
+        self.squares = np.einsum("ij,ij->i", self.X, self.X) * (metric == "l2")
     def search(self, queries, k):
         """Scores and ids of the k best vectors for each query, both (m, k)."""
         Q = check_vectors("queries", queries, self.d)
         check_number("k", k, least=1, integer=True)
-        found = [self.search_block(Q[i : i + 256], k) for i in range(0, max(len(Q), 1), 256)]
-        cost, ids = (np.concatenate(part) for part in zip(*found))
+        found = [self.search_block(Q[i : i + 256], k) for i in range(0, len(Q), 256)]
+        cost, ids = map(np.concatenate, zip(nothing(0, k), *found))
         if self.metric == "l2" and not isinstance(self, PQIndex):  # whose costs are distances
             cost = np.maximum(cost + np.einsum("ij,ij->i", Q, Q)[:, None], 0)
         return (cost if self.metric == "l2" else -cost), ids
-    def cost(self, Q, start, end):
-        """-q·x, or ‖x‖² - 2 q·x of (9), for vectors start to end: (m, d) @ (d, n) -> (m, n)."""
-        if self.metric == "ip":
-            return -Q @ self.X[start:end].T
-        return (-2 * Q) @ self.X[start:end].T + self.squares[start:end]
+    def ask(self, Q):
+        """-q or -2 q, (d, m): times x, what it contributes to the cost of (9)."""
+        return (-Q if self.metric == "ip" else -2 * Q).T
+    def cost(self, asked, start, end):
+        """-q·x, or (9) without ‖q‖², for vectors start to end: (n, d) @ (d, m) -> (n, m)."""
+        cost = self.X[start:end] @ asked
+        if self.metric == "l2":
+            cost += self.squares[start:end, None]
+        return cost
     def search_block(self, Q, k):
-        """The costs and ids of the k best, block by block."""
-        best, step = [], max(BLOCK, 2**20 // (len(Q) + 1))
-        for a in range(0, max(len(self.X), 1), step):
-            b = min(a + step, len(self.X))
-            best.append(best_k(self.cost(Q, a, b), np.arange(a, b), k))
-        return best_k(*map(np.hstack, zip(*best)), k) if best[1:] else best[0]
+        """The costs and ids of the k best, both (m, k), block by block."""
+        (m, _), asked, best = Q.shape, self.ask(Q), nothing(len(Q), k)
+        for start in range(0, self.n, step := BLOCK // (m + 1) + 1):
+            cost = self.cost(asked, start, start + step)
+            bound = np.minimum(bounds(cost, k), best[0][:, -1])
+            at, query = np.divmod(np.flatnonzero(cost <= bound), m)
+            best = merge(best, query, cost[at, query], at + start)
+        return best
 # %%
 def faiss_index(index, vectors):
     """The library version of a FlatIndex, and of the IVFIndex (whose cells are lists there) and the
@@ -400,10 +416,9 @@ those that k-means saw: a few lists swell, and the speed is gone.
 # %%
 def assign(X, centers):
     """Equation (10): the nearest centre of each row, (n,), in blocks."""
-    half, labels = (centers**2).sum(axis=1) / 2, np.empty(len(X), dtype=int)
-    for i in range(0, len(X), BLOCK):
-        labels[i : i + BLOCK] = np.argmax(X[i : i + BLOCK] @ centers.T - half, axis=1)
-    return labels
+    half, step = (centers**2).sum(axis=1) / 2, 4096
+    blocks = [X[i : i + step] @ centers.T - half for i in range(0, max(len(X), 1), step)]
+    return np.concatenate([block.argmax(axis=1) for block in blocks])
 def kmeans(what, X, k, rng, steps=15):
     """k centres by Lloyd's steps from k random rows, on 100 k rows of X at most: explained in
     embeddings.py. A centre that loses all its points stays where it is."""
@@ -426,28 +441,39 @@ class IVFIndex(FlatIndex):
             centers = unit_rows(centers) if metric == "ip" else centers
         self.nprobe = check_number("nprobe", nprobe, least=1, most=cells, integer=True)
         self.quantizer = FlatIndex(check_vectors("centers", centers, self.d), metric)
-        if len(self.quantizer.X) != cells:
-            raise ValueError(f"centers must have {cells} rows, not {len(self.quantizer.X)}")
-        labels = self.quantizer.search(self.X, 1)[1][: len(self.X), 0]  # (10)
+        if self.quantizer.n != cells:
+            raise ValueError(f"centers must have {cells} rows, not {self.quantizer.n}")
+        labels = self.quantizer.search(self.X, 1)[1][:, 0]  # (10)
         self.ids = np.argsort(labels, kind="stable")  # by cell, and by id within
-        self.border = np.searchsorted(labels[self.ids], np.arange(cells + 1)).tolist()
-        self.X, self.squares = self.X[self.ids], self.squares[self.ids]
+        size = np.bincount(labels, minlength=cells)
+        self.border = np.append(0, np.cumsum(size))
+        inside = np.arange(size.max() + -size.max() % 8) < size[:, None]  # (cells, places)
+        table = np.full(inside.shape, np.inf, np.float32)  # a row: ‖x‖² of one list, then inf
+        table[inside] = self.squares[self.ids]
+        self.X, self.squares = self.X[self.ids], table
     def search_block(self, Q, k):
         """Equation (11): each probed list once, for all the queries that probe it."""
-        cells = self.quantizer.search_block(Q, self.nprobe)[1]  # (m, nprobe)
-        start, size = np.array(self.border[:-1]), np.diff(self.border)
-        shape, order = (len(Q), self.nprobe * int(size.max())), np.argsort(cells, axis=None)
-        if len(Q) > 1 and math.prod(shape) > 2**22:  # too much at once
+        m, places = len(Q), self.squares.shape[1]
+        if m > 1 and m * self.nprobe * places > 2**22:  # too much at once
             halves = [self.search_block(half, k) for half in np.array_split(Q, 2)]
             return tuple(map(np.concatenate, zip(*halves)))
-        cost = np.full((cells.size, size.max()), np.inf, np.float32)  # a row: one query, one cell
-        ends = np.searchsorted(cells.ravel()[order], np.arange(len(size) + 1))
-        for j in np.unique(cells):
-            rows = order[ends[j] : ends[j + 1]]
-            cost[rows, : size[j]] = self.cost(Q[rows // self.nprobe], start[j], start[j] + size[j])
-        places = (start[cells][:, :, None] + np.arange(size.max())).reshape(shape)
-        cost, ids = best_k(cost.reshape(shape), self.ids.take(places, mode="clip"), k)
-        return cost, np.where(cost < np.inf, ids, -1)
+        asked, last = self.ask(Q), self.nprobe - 1
+        coarse = self.quantizer.cost(asked, 0, None)
+        cells = np.argpartition(coarse, last, axis=0)[: last + 1].T.ravel()  # m * nprobe visits
+        order = np.argsort(cells, kind="stable")
+        query, cells, a = order // self.nprobe, cells[order], 0
+        asked, cost = asked.T[query], np.zeros((len(cells), places), np.float32)  # a row: a visit
+        for cell, visits in Counter(cells.tolist()).items():
+            X, b = self.X[self.border[cell] : self.border[cell + 1]], a + visits
+            cost[a:b, : len(X)] = asked[a:b] @ X.T
+            a = b
+        cost += self.squares[cells]  # inf where a list has ended
+        least = np.empty((len(cells), places // 8), np.float32)
+        least[order] = cost.reshape(len(cells), 8, -1).min(axis=1)
+        bound = bounds(least.reshape(m, -1).T, k)[query]
+        at, place = np.divmod(np.flatnonzero(cost <= bound[:, None]), places)
+        ids = self.ids[self.border[cells[at]] + place]
+        return merge(nothing(m, k), query[at], cost[at, place], ids)
 # Try: groups=20_000 in make_vectors, which is no groups at all. What is left of recall?
 # %% [markdown]
 """
@@ -481,22 +507,18 @@ class PQIndex(FlatIndex):
             raise ValueError(f"codebooks must have shape {shape}, not {self.codebooks.shape}")
         codes = [assign(piece, C) for piece, C in zip(pieces, self.codebooks)]  # (12)
         self.codes, self.X = np.array(codes, dtype=np.uint8), None  # the vectors are not kept
-    def tables(self, Q):
+    def ask(self, Q):
         """T of equation (13), (parts, 2**bits, m): one look-up fetches a row of m queries."""
         pieces = zip(np.split(Q, len(self.codes), axis=1), self.codebooks)
         if self.metric == "ip":
             return np.array([-C @ q.T for q, C in pieces])
         return np.array([((C[:, None] - q) ** 2).sum(axis=2) for q, C in pieces])
-    def search_block(self, Q, k):
-        """Equation (13) for all codes, block by block."""
-        T, n, best, step = self.tables(Q), self.codes[0].size, [], max(BLOCK, 2**20 // (len(Q) + 1))
-        for a in range(0, max(n, 1), step):
-            codes = self.codes[:, a : a + step]
-            cost = T[0].take(codes[0], axis=0)  # (block, m)
-            for table, code in zip(T[1:], codes[1:]):
-                cost += table.take(code, axis=0)
-            best.append(best_k(np.ascontiguousarray(cost.T), np.arange(a, a + len(cost)), k))
-        return best_k(*map(np.hstack, zip(*best)), k) if best[1:] else best[0]
+    def cost(self, T, start, end):
+        """Equation (13) for codes start to end, (n, m)."""
+        cost = T[0].take(self.codes[0, start:end], axis=0)
+        for table, code in zip(T[1:], self.codes[1:, start:end]):
+            cost += table.take(code, axis=0)
+        return cost
 def demo_indexes(plot=False):
     """What the three indexes find, faiss beside them. tests/benchmark.py adds the time."""
     print("\n== Flat, IVF, PQ: how many of the 10 nearest of 20000 vectors are found? ==\n")

@@ -129,22 +129,20 @@ def test_terms_by_hand():
     assert rag.terms(" ?! ") == []
 
 
-def test_best_k_by_hand():
-    cost, ids = rag.best_k(np.array([[3.0, 1, 2, 1, 1]]), np.array([5, 9, 2, 4, 7]), 2)
-    assert cost.tolist() == [[1, 1]] and ids.tolist() == [[4, 7]]  # of three equal ones the lower ids
-    cost, ids = rag.best_k(np.array([[3.0, 1]]), np.array([0, 1]), 3)
-    assert cost.tolist() == [[1, 3, np.inf]] and ids.tolist() == [[1, 0, -1]]
+def test_bounds_by_hand():
+    cost = np.array([[3.0, 1], [1, 5], [2, 1], [1, 1]])
+    assert [rag.bounds(cost, k).tolist() for k in (1, 2, 4)] == [[1, 1], [1, 1], [3, 5]]
+    assert np.all(rag.bounds(cost, 5) > 1e38) and np.all(rag.bounds(cost, 5) < np.inf)  # there are no five
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("k", [1, 3, 12, 20])
-def test_best_k_is_the_start_of_a_full_sort(seed, k):
-    rng = np.random.default_rng(seed)
-    cost, ids = rng.integers(0, 5, size=(6, 12)).astype(float), rng.permutation(40)[:12]
-    ours = rag.best_k(cost, ids, k)
-    for row in range(6):
-        full = sorted(zip(cost[row], ids.tolist()))[:k]
-        assert [pair for pair in zip(*(part[row].tolist() for part in ours)) if pair[1] >= 0] == full
+@pytest.mark.parametrize("n, m, k", [(5, 3, 2), (15, 3, 1), (16, 3, 1), (17, 2, 1), (300, 4, 10), (5000, 2, 3)])
+def test_bounds_hold_k_costs_and_not_many_more(n, m, k):
+    rng = np.random.default_rng(n)
+    for cost in (rng.normal(size=(n, m)), rng.integers(0, 5, size=(n, m)).astype(float)):
+        held, smallest = cost <= rag.bounds(cost, k), np.sort(cost, axis=0)[k - 1]
+        assert np.all(held.sum(axis=0) >= k) and np.all(rag.bounds(cost, k) >= smallest)
+    cost = np.arange(n * m)[rng.permutation(n * m)].reshape(n, m)
+    assert (cost <= rag.bounds(cost, k)).sum(axis=0).max() <= 2 * k + 5
 
 
 def test_tfidf_index_by_hand():
@@ -280,6 +278,28 @@ def test_encode_equals_sentence_transformers():
 
 
 # --- Exact index -------------------------------------------------------------------------
+def test_merge_by_hand():
+    best = np.array([[1.0, 4], [2, np.inf]]), np.array([[7, 8], [5, -1]])
+    cost, ids = rag.merge(best, np.array([1, 0, 0, 1]), np.array([2.0, 4, 0, 3]), np.array([3, 6, 9, 1]))
+    assert cost.tolist() == [[0, 1], [2, 2]] and ids.tolist() == [[9, 7], [3, 5]]
+    none = np.array([], dtype=int)
+    cost, ids = rag.merge(best, none, none, none)
+    assert cost.tolist() == best[0].tolist() and ids.tolist() == best[1].tolist()
+    assert [part.tolist() for part in rag.nothing(1, 2)] == [[[np.inf, np.inf]], [[-1, -1]]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_merge_is_the_start_of_a_full_sort(seed, k):
+    rng = np.random.default_rng(seed)
+    query, cost, ids = rng.integers(0, 5, size=60), rng.integers(0, 4, size=60) * 1.0, rng.permutation(60)
+    first = rag.merge(rag.nothing(5, k), query[:40], cost[:40], ids[:40])
+    found, which = rag.merge(first, query[40:], cost[40:], ids[40:])
+    for row in range(5):
+        full = sorted((c, i) for q, c, i in zip(query, cost, ids) if q == row)[:k]
+        assert [pair for pair in zip(found[row], which[row]) if pair[1] >= 0] == full
+
+
 def test_flat_index_by_hand():
     X = [[1, 0], [3, 4], [1, 0]]
     scores, ids = FlatIndex(X, "l2").search([[1, 1]], 4)
