@@ -256,8 +256,8 @@ def sentence_transformers_static(row, table):
     numbers = {"[UNK]": 0, **{term: i + 1 for term, i in row.items()}}
     tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    weights = np.vstack([np.zeros(table.shape[1]), table]).astype(np.float32)
-    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, weights), Normalize()], device="cpu")
+    W = np.vstack([np.zeros(table.shape[1]), table]).astype(np.float32)
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, W), Normalize()], device="cpu")
 def sentence_transformers_model(name, fetch=False):
     """--model: the encoder in a folder, or of this name (NAME@REVISION pins it) in the local cache;
     with fetch it may be downloaded. Only safetensors are read, and no foreign code is run."""
