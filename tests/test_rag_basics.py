@@ -46,6 +46,8 @@ def test_cut_by_heading_and_by_sentence_by_hand():
     text = 'He left. "Why?" It is, e.g. this one (really!). So?\n\n- item one\n- item two'
     found = [text[a:b] for a, b in rag.cut(text, rag.SENTENCE_END)]
     assert found == ["He left. ", '"Why?" ', "It is, e.g. this one (really!). ", "So?\n\n", "- item one\n", "- item two"]
+    text = "Rows:\n| a | b. |\n|---|\n| c |\n * d | e"
+    assert [text[a:b] for a, b in rag.cut(text, rag.SENTENCE_END)] == ["Rows:\n", "| a | b. |\n", "|---|\n", "| c |\n", " * d | e"]
     assert rag.cut("", rag.HEADING) == []
 
 
@@ -224,7 +226,7 @@ def test_both_indexes_refuse_what_is_no_list_of_texts(texts):
 
 
 def test_bm25_index_and_search_refuse_bad_numbers():
-    for options, name in [({"k1": -1}, "k1"), ({"k1": math.nan}, "k1"), ({"b": 1.1}, "b"), ({"b": "0"}, "b"), ({"b": -0.1}, "b")]:
+    for options, name in [({"k1": -1}, "k1"), ({"k1": math.nan}, "k1"), ({"k1": 1e7}, "k1"), ({"b": 1.1}, "b"), ({"b": "0"}, "b"), ({"b": -0.1}, "b")]:
         with pytest.raises((ValueError, TypeError), match=name):
             BM25Index(["tree"], **options)
     for k in [0, -1, 1.5, None, "3", math.nan]:
@@ -433,6 +435,14 @@ def test_ivf_index_with_all_cells_probed_is_exact_and_ties_go_by_id():
     few = IVFIndex([[0.0], [1], [10], [12]], 2, 1, centers=[[0], [11]])
     scores, ids = few.search([[2.0]], 3)  # 10 is nearer than the third of its cell, which is not there
     assert ids.tolist() == [[1, 0, -1]] and scores.tolist() == [[1, 4, np.inf]]
+
+
+def test_ivf_index_with_short_lists_finds_few():
+    X = [[0.0], [10], [20], [20.5], [21], [21.5], [22], [22.5], [23], [23.5], [24]]
+    index = IVFIndex(X, 3, 2, centers=[[0], [10], [22]])
+    scores, ids = index.search([[1.0], [23]], 4)
+    assert ids.tolist() == [[0, 1, -1, -1], [8, 7, 9, 6]] and scores[0].tolist() == [1, 81, np.inf, np.inf]
+    assert np.diff(index.border).tolist() == [1, 1, 9]
 
 
 def test_ivf_index_takes_queries_in_parts_when_their_lists_are_long():
@@ -660,7 +670,7 @@ def test_every_sentence_of_an_answer_stands_in_its_chunk_and_on_its_line(retriev
                 chunk = chunks[number - 1]
                 assert text in chunk.text and texts[chunk.file][chunk.start :].startswith(chunk.text)
                 assert "\n".join(texts[chunk.file].split("\n")[line - 1 :]).find(text) in range(100)
-    assert answered >= 0.9 * 47
+    assert answered >= 0.9 * 59
 
 
 def test_answer_refuses_most_strange_questions(retriever):
@@ -778,13 +788,15 @@ def test_read_questions_by_hand():
 
 def test_questions_name_sections_that_are_there(retriever):
     found = [(chapter, *pair) for chapter, text in rag.QUESTIONS.items() for pair in rag.read_questions(text)]
-    assert len(found) >= 40 and len(rag.QUESTIONS) == 6
+    assert len(found) == 59 and len(rag.QUESTIONS) == 6
     for chapter, section, _ in found:
         assert any(c.file == f"{chapter}.py" and c.section.startswith(section) for c in retriever.chunks), (chapter, section)
 
 
 def test_evaluate_the_default_finds_more_than_any_single_method(retriever):
-    quality = {method: rag.evaluate(retriever, method).mean(axis=0) for method in ["tfidf", "bm25", "dense", "hybrid+mmr"]}
+    quality = {method: rag.evaluate(retriever, method) for method in ["tfidf", "bm25", "dense", "hybrid+mmr"]}
+    assert all(rows.shape == (59, 4) for rows in quality.values())
+    quality = {method: rows.mean(axis=0) for method, rows in quality.items()}
     default = quality.pop("hybrid+mmr")
     assert default[1] >= 0.85, "recall@3 of the default"
     for method, others in quality.items():
