@@ -287,7 +287,7 @@ def demo_dense(plot=False):
 # %% [markdown]
 """
 ## Exact index: which k of a million vectors are nearest?
-Compare with all of them. As one matrix product that is faster than it sounds:
+Compare with all of them: one matrix product, and fast (a single query only waits for the memory):
     inner product  q·x, largest first      L2  ‖q - x‖² = ‖x‖² - 2 q·x + ‖q‖², smallest first  (9)
 ‖q‖² is the same for all x: add it at the end, to k numbers. The product goes block by block, as n m
 numbers may not fit into memory, and a block's fit into the cache. All indexes below return the
