@@ -139,11 +139,11 @@ class InvertedIndex:
         counts = [Counter(analyse(text)) for text in texts]
         self.n, self.analyse = len(counts), analyse
         self.column = {term: j for j, term in enumerate(sorted(set().union(*counts)))}
-        cells = np.array([self.column[term] for count in counts for term in count], dtype=int)
+        cells = [self.column[term] for count in counts for term in count]
         order = np.argsort(cells, kind="stable")  # by term, and within a term by text
         self.ids = np.repeat(np.arange(self.n), [len(count) for count in counts])[order]
-        tf = np.array([times for count in counts for times in count.values()], dtype=float)[order]
-        self.df = np.bincount(cells, minlength=len(self.column))
+        tf = np.array([times for count in counts for times in count.values()])[order]
+        self.df = np.bincount(cells)
         self.border = np.append(0, np.cumsum(self.df)).tolist()
         self.weights = self.weigh(tf, np.array([sum(count.values()) for count in counts]))
     query_weights = staticmethod(dict)  # {term: weight} of a query's {term: tf}: in (6) tf itself

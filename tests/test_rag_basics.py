@@ -55,7 +55,7 @@ def test_chunk_by_size_by_hand():
     assert rag.chunk_by_size("abcdefghij", 4) == [(0, 4), (4, 8), (8, 10)]
     assert rag.chunk_by_size("abcdefghij", 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
     assert rag.chunk_by_size("abc", 10) == rag.chunk_by_size("abc", 3, 2) == [(0, 3)]
-    assert rag.chunk_by_size("ab", 5, 4) == [(0, 2)]
+    assert rag.chunk_by_size("ab", 5, 4) == [(0, 2)] and rag.chunk_by_size("a", 4, 1) == [(0, 1)]
     assert rag.chunk_by_size("", 4, 2) == []
 
 
@@ -75,6 +75,8 @@ def test_chunk_by_sentence_by_hand():
     assert [text[a:b] for a, b in rag.chunk_by_sentence(text, 26)] == [
         "One is here. Two is here. ", "Three stands here and is l", "ong."]  # fmt: skip
     assert [text[a:b] for a, b in rag.chunk_by_sentence(text, 25)][:2] == ["One is here. ", "Two is here. "]
+    text = "Aaaa bbbb. Cc dd. Ee ff. Gg."
+    assert [text[a:b] for a, b in rag.chunk_by_sentence(text, 16)] == ["Aaaa bbbb. ", "Cc dd. Ee ff. ", "Gg."]
     assert rag.chunk_by_sentence("", 5) == []
 
 
@@ -86,9 +88,9 @@ def test_chunk_by_sentence_accounts_for_every_character(size):
     assert max(b - a for a, b in spans) <= size
 
 
-@pytest.mark.parametrize("size, overlap", [(0, 0), (-1, 0), (2.5, 0), ("5", 0), (5, 5), (5, -1), (5, None)])
+@pytest.mark.parametrize("size, overlap", [(0, 0), (-1, 0), (2.5, 0), ("5", 0), (5, 5), (5, -1), (5, None), (5, 1.5)])
 def test_chunk_by_size_refuses(size, overlap):
-    with pytest.raises((ValueError, TypeError), match="size|overlap"):
+    with pytest.raises((ValueError, TypeError), match="^overlap" if size == 5 else "^size"):
         rag.chunk_by_size("text", size, overlap)
 
 
@@ -107,7 +109,8 @@ def test_chunk_document_reads_what_explains_in_python():
     chunks = rag.chunk_document("x.py", text)
     assert [(c.text, c.line, c.section) for c in chunks] == [
         ("Top.", 1, ""), ("Doc of f.", 4, ""), ("## Head\nCell.", 7, "Head")]  # fmt: skip
-    assert rag.chunk_document("x.py", "a = 1  # one\n")[0].text == "a = 1  # one"
+    for code in ["a = 1  # one", 'a = """one"""']:
+        assert rag.chunk_document("x.py", code + "\n")[0].text == code
     assert rag.chunk_document("x.txt", text)[0].text.startswith('"""Top.')
 
 
@@ -134,7 +137,11 @@ def test_terms_by_hand():
 def test_bounds_by_hand():
     cost = np.array([[3.0, 1], [1, 5], [2, 1], [1, 1]])
     assert [rag.bounds(cost, k).tolist() for k in (1, 2, 4)] == [[1, 1], [1, 1], [3, 5]]
-    assert np.all(rag.bounds(cost, 5) > 1e38) and np.all(rag.bounds(cost, 5) < np.inf)  # there are no five
+    assert rag.bounds(cost, 5).tolist() == [3e38, 3e38]  # there are no five
+    for groups, n in [(16, 32), (17, 544)]:  # the two smallest are in one group: the next minimum is the bound
+        cost = np.full((n, 1), 9.0)
+        cost[[0, groups, 3]] = [[0], [1], [2]]
+        assert rag.bounds(cost, 2).tolist() == [2]
 
 
 @pytest.mark.parametrize("n, m, k", [(5, 3, 2), (15, 3, 1), (16, 3, 1), (17, 2, 1), (300, 4, 10), (5000, 2, 3)])
@@ -197,6 +204,14 @@ def test_tfidf_index_equals_the_one_explained_in_embeddings():
     index = TfidfIndex(texts, two_letters)
     ours = np.array([index.scores(text) for text in texts])
     agree("all cosines", ours, X @ X.T, *rag.ALLOWED["lexical"])
+
+
+def test_both_indexes_list_postings_by_term_and_text():
+    index = BM25Index(random_texts(0))
+    assert list(index.column) == sorted(index.column) and list(index.column.values()) == list(range(len(index.df)))
+    for term, j in index.column.items():
+        expected = [i for i, text in enumerate(random_texts(0)) if term in rag.terms(text)]
+        assert index.ids[index.border[j] : index.border[j + 1]].tolist() == expected
 
 
 @pytest.mark.parametrize("Index", [TfidfIndex, BM25Index])
