@@ -119,7 +119,7 @@ than that the their them then there these they this those to was we what when wh
 will with would you your""".split())
 def terms(text):
     """Words without a few endings: fit_ridges becomes fit, ridg. Porter (1980) stems with care."""
-    found = [word for word in re.findall(r"[^\W_]+", text.lower()) if word not in STOP_WORDS]
+    found = [word for word in re.findall(r"[^\W_]+", str.lower(text)) if word not in STOP_WORDS]
     return [re.sub(r"(?<=\w{3})(ing|ed|es|(?<!s)s|e)$", "", word) for word in found]
 def bounds(cost, k):
     """For each column of cost (n, m) a number below inf, (m,), which at least k of its costs do not
@@ -308,8 +308,7 @@ def nothing(m, k):
     """A result without vectors: costs inf and ids -1, both (m, k)."""
     return np.full((m, k), np.inf, np.float32), np.full((m, k), -1)
 def merge(best, query, cost, ids):
-    """The k smallest costs of each query and their ids, both (m, k), of those and of more: lists
-    of queries, costs and ids. Of equal costs the lower id comes first."""
+    """The k smallest costs of each query and their ids, both (m, k), of those and of three lists."""
     m, k = best[0].shape
     query = np.concatenate((np.arange(m).repeat(k), query))
     cost, ids = (np.concatenate((old.ravel(), new)) for old, new in zip(best, (cost, ids)))
@@ -339,12 +338,11 @@ class FlatIndex:
         return (-Q if self.metric == "ip" else -2 * Q).T
     def cost(self, asked, start, end):
         """-q·x, or (9) without ‖q‖², for vectors start to end: (n, d) @ (d, m) -> (n, m)."""
-        cost = self.X[start:end] @ asked
-        return cost if self.metric == "ip" else np.add(cost, self.squares[start:end, None], cost)
+        return self.X[start:end] @ asked + self.squares[start:end, None]  # 0 for "ip"
     def search_block(self, Q, k):
         """The costs and ids of the k best, both (m, k), block by block."""
         (m, _), asked, best = Q.shape, self.ask(Q), nothing(len(Q), k)
-        for start in range(0, self.n, step := 2**21 // (m + 1) + 1):  # costs fill 8 MB
+        for start in range(0, self.n, step := 2**21 // m):  # costs fill 8 MB
             cost = self.cost(asked, start, start + step)
             bound = np.minimum(bounds(cost, k), best[0][:, -1])
             at, query = np.divmod(np.flatnonzero(cost <= bound), m)
@@ -399,8 +397,7 @@ def assign(X, centers):
     blocks = [X[i : i + step] @ centers.T - half for i in range(0, max(len(X), 1), step)]
     return np.concatenate([block.argmax(axis=1) for block in blocks])
 def kmeans(what, X, k, rng, steps=15):
-    """k centres by Lloyd's steps from k random rows, on 100 k rows of X at most: explained in
-    embeddings.py. A centre that loses all its points stays where it is."""
+    """k centres by Lloyd's steps from k random rows, on 100 k rows: explained in embeddings.py."""
     check_number(what, k, least=1, most=len(X), integer=True)
     X = X[(np.random.default_rng(0) if rng is None else rng).permutation(len(X))[: 100 * k]]
     centers = X[:k]
@@ -581,16 +578,17 @@ class Retriever:
         (14), re-ranked by (16). Without a term in common with any chunk: none."""
         if method in ("tfidf", "bm25"):
             return getattr(self, method).search(question, k)[1]
-        cosine, near = (a[0] for a in self.flat.search(self.encoder([question]), max(k, 50)))
+        wide = max(check_number("k", k, least=1, integer=True), 50)
+        cosine, near = (a[0] for a in self.flat.search(self.encoder([question]), wide))
         near = near[cosine > 0]
         if method == "dense":
             return near[:k]
-        lexical = self.bm25.search(question, max(k, 50))[1]
-        scores, ids = (a[: max(k, 50)] for a in fuse([lexical, lexical, near]))  # BM25 twice
-        if len(ids) == 0:
-            return ids
-        scores = scores / scores[0] + coverage(question, [self.texts[i] for i in ids], self.bm25)
-        if method == "hybrid":
+        if method not in ("hybrid", "hybrid+mmr"):
+            raise ValueError(f"method must be tfidf, bm25, dense, hybrid(+mmr), not {method!r}")
+        lexical = self.bm25.search(question, wide)[1]
+        scores, ids = (a[:wide] for a in fuse([lexical, lexical, near]))  # BM25 twice
+        scores = scores / scores[:1] + coverage(question, [self.texts[i] for i in ids], self.bm25)
+        if method == "hybrid" or len(ids) == 0:
             return ids[np.lexsort((ids, -scores))][:k]
         return ids[mmr(scores, self.flat.X[ids], k, mix=0.9)]
 def demo_fusion(plot=False):
@@ -731,12 +729,11 @@ gradient is right? Autograd: What if a value is used twice in automatic differen
 do residual connections help deep networks? How large should the first weights be with ReLU?
 Normalisation: What does batch norm do at prediction time? Why does dropout divide by 1 - p? Conv:
 Where does the gradient of max pooling go? Training: When should training stop early?""",
-optimization="""Gradient descent: How does bad conditioning slow down gradient descent?
-Mini-batches: How does the noise of the gradient depend on the size of the batch? Momentum: Why does
-momentum help in a ravine? A step: Why does Adam correct its bias? What is the difference between
-Adam and AdamW? Schedules: When should gradients be clipped? Newton: Why can Newton's method end in
-a saddle point? What are the Wolfe conditions? Data: How do several machines share the work on one
-batch?""",
+optimization="""Gradient descent: How does bad conditioning slow down gradient descent? Mini: How
+does the noise of the gradient depend on the size of the batch? Momentum: Why does momentum help in
+a ravine? A step: Why does Adam correct its bias? What is the difference between Adam and AdamW?
+Schedule: When should gradients be clipped? Newton: Why can Newton's method end in a saddle point?
+What are the Wolfe conditions? Data: How do several machines share the work on one batch?""",
 embeddings="""Similarity: When do cosine and Euclidean distance rank alike? SVD: What is the best
 low-rank approximation of a matrix? Do the units of the features matter for principal components?
 TF-IDF: How can two words that never meet become similar? k-means: What happens to a cluster that
@@ -759,16 +756,19 @@ def read_questions(text):
     return found
 def recall_at(ranking, gains, k):
     """Recall of (19) for one query: a list of ids, and {id: gain} of all the right ones."""
-    return sum(i in gains for i in dict.fromkeys(ranking[:k])) / len(gains)
+    check_number("k", k, least=1, integer=True)
+    found = sum(i in gains for i in dict.fromkeys(ranking[:k]))
+    return found / check_number("number of right ones", len(gains), least=1)
 def reciprocal_rank(ranking, gains):
     """1 / rank of the first right one, 0 if there is none; its mean over queries is the MRR."""
     return next((1 / rank for rank, i in enumerate(ranking, start=1) if i in gains), 0.0)
 def ndcg_at(ranking, gains, k):
     """Equation (20). An id that stands twice counts once, at its first place."""
-    rank = {i: r for r, i in reversed(list(enumerate(ranking[:k], start=1)))}
-    best = enumerate(sorted(gains.values(), reverse=True)[:k], start=1)
-    return (sum(gains.get(i, 0) / math.log2(r + 1) for i, r in rank.items())
-            / sum(gain / math.log2(r + 1) for r, gain in best))
+    check_number("k", k, least=1, integer=True)
+    dcg = lambda found: sum(gain / math.log2(r) for r, gain in enumerate(found, start=2))
+    found = [0 if i in ranking[:r] else gains.get(i, 0) for r, i in enumerate(ranking[:k])]
+    best = dcg(sorted(gains.values(), reverse=True)[:k])
+    return dcg(found) / check_number("best DCG", best, above=0)
 def sklearn_ndcg(ranking, gains, k, n):
     """The library version: ndcg_score wants a gain and a score for each of the n passages."""
     from sklearn.metrics import ndcg_score

@@ -241,7 +241,7 @@ def test_both_indexes_refuse_what_is_no_list_of_texts(texts):
 
 
 def test_bm25_index_and_search_refuse_bad_numbers():
-    for options, name in [({"k1": -1}, "k1"), ({"k1": math.nan}, "k1"), ({"k1": 1e7}, "k1"), ({"b": 1.1}, "b"), ({"b": "0"}, "b"), ({"b": -0.1}, "b")]:
+    for options, name in [({"k1": -1}, "k1"), ({"k1": math.nan}, "k1"), ({"k1": 1.5e6}, "k1"), ({"b": 1.1}, "b"), ({"b": "0"}, "b"), ({"b": -0.1}, "b")]:
         with pytest.raises((ValueError, TypeError), match=name):
             BM25Index(["tree"], **options)
     for k in [0, -1, 1.5, None, "3", math.nan]:
@@ -377,7 +377,7 @@ def test_flat_ivf_and_pq_indexes_take_any_kind_of_numbers(kind):
     assert np.array_equal(X, before)
 
 
-BAD_VECTORS = [[1, 2], [[]], [], None, "text", [["a", "b"]], [[1, 2], [3]], [[np.nan, 1]], [[np.inf, 1]], [[1e16, 1]], [[1 + 2j, 1]]]
+BAD_VECTORS = [[1, 2], [[]], [], None, "text", [["a", "b"]], [[1, 2], [3]], [[np.nan, 1]], [[np.inf, 1]], [[1.5e15, 1]], [[-1e16, 1]], [[1 + 2j, 1]], np.array([[np.nan, 1]])]
 
 
 @pytest.mark.parametrize("bad", BAD_VECTORS)
@@ -386,6 +386,11 @@ def test_flat_index_refuses_what_are_no_vectors(bad):
         FlatIndex(bad)
     with pytest.raises((ValueError, TypeError), match="queries"):
         FlatIndex([[1.0, 2.0]]).search(bad, 1)
+
+
+def test_flat_index_holds_float32_up_to_1e15():
+    index = FlatIndex([[1e15, -1e15], [0, 1]])
+    assert index.X.dtype == index.squares.dtype == np.float32 and index.search([[0, 0]], 1)[1].tolist() == [[1]]
 
 
 def test_flat_index_refuses_bad_options():
@@ -621,6 +626,18 @@ def test_retriever_search_finds_nothing_without_a_word_in_common(retriever):
         assert len(retriever.search("xyzzy plugh", method)) == 0
 
 
+def test_retriever_search_refuses(retriever):
+    for method in ("dense", "hybrid", "hybrid+mmr", "bm25"):
+        for k in (0, -1, 2.5, None):
+            with pytest.raises((ValueError, TypeError), match="k must"):
+                retriever.search("tree", method, k)
+    for method in ("BM25", None, "mmr"):
+        with pytest.raises(ValueError, match="method must be"):
+            retriever.search("tree", method)
+    with pytest.raises(TypeError, match="str"):
+        retriever.search(None)
+
+
 def test_retriever_takes_another_encoder():
     chunks = rag.chunk_all([("a.txt", "tree"), ("b.txt", "tree root")])
     ours = rag.Retriever(chunks, lambda texts: np.eye(2)[[int("root" in text) for text in texts]])
@@ -778,6 +795,17 @@ def test_recall_at_reciprocal_rank_and_ndcg_at_by_hand():
     agree("nDCG@2", rag.ndcg_at(ranking, gains, 2), 3 / math.log2(3) / (3 + 2 / math.log2(3)), *rag.ALLOWED["evaluation"])
     assert rag.ndcg_at([1, 9, 5], gains, 10) == 1
     assert rag.ndcg_at([1, 1, 1], {1: 1}, 3) == rag.recall_at([1, 1], {1: 1}, 2) == 1  # twice counts once
+
+
+def test_recall_at_and_ndcg_at_refuse():
+    for measure in (rag.recall_at, rag.ndcg_at):
+        for k in (0, -1, 1.5, None):
+            with pytest.raises((ValueError, TypeError), match="k must"):
+                measure([1, 2], {1: 1}, k)
+        with pytest.raises(ValueError, match="must be (at least 1|above 0)"):
+            measure([1, 2], {}, 3)
+    with pytest.raises(ValueError, match="best DCG must be above 0"):
+        rag.ndcg_at([1, 2], {1: 0}, 3)
 
 
 @pytest.mark.parametrize("k", [1, 3, 10, 50])
