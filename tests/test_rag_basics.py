@@ -326,8 +326,8 @@ def test_flat_index_by_hand():
     assert ids.tolist() == [[1, 0, 2, -1], [0, 2, 1, -1]]
 
 
-COLLECTIONS = [  # n, m, d, k: across the borders of blocks of 4096 and of 256 queries
-    (1, 1, 1, 1), (50, 7, 3, 5), (500, 300, 8, 10), (4096, 5, 16, 3), (4097, 3, 16, 4097),
+COLLECTIONS = [  # n, m, d, k: the first crosses the borders of blocks of 2**21 / 256 and of 256 queries
+    (9000, 257, 8, 10), (1, 1, 1, 1), (50, 7, 3, 5), (500, 300, 8, 10), (4096, 5, 16, 3), (4097, 3, 16, 4097),
     (9000, 40, 24, 1), (200, 20, 64, 100), (37, 4, 5, 60), (3, 256, 2, 2), (1000, 1, 128, 10),
 ]  # fmt: skip
 
@@ -342,9 +342,9 @@ def test_flat_index_equals_faiss(metric, n, m, d, k):
 
 def test_flat_index_breaks_ties_by_id():
     rng = np.random.default_rng(0)  # whole numbers: no rounding, many ties
-    X, Q = rng.integers(-1, 2, size=(5000, 4)), rng.integers(-1, 2, size=(30, 4))
+    X, Q = rng.integers(-1, 2, size=(9000, 4)), rng.integers(-1, 2, size=(257, 4))  # two blocks
     for metric, sign in [("l2", 1), ("ip", -1)]:
-        exact = ((Q[:, None] - X) ** 2).sum(axis=2) if metric == "l2" else Q @ X.T
+        exact = (X**2).sum(axis=1) - 2 * Q @ X.T if metric == "l2" else Q @ X.T
         expected = np.argsort(sign * exact, axis=1, kind="stable")[:, :20]
         assert np.array_equal(FlatIndex(X, metric).search(Q, 20)[1], expected)
     theirs = rag.faiss_index(FlatIndex(X), X).search(Q.astype(np.float32), 20)[1]
@@ -413,6 +413,11 @@ def test_assign_and_kmeans_by_hand():
     centers = rag.kmeans("cells", X, 2, np.random.default_rng(1))
     assert sorted(centers[:, 0].round(4)) in ([1.6667, 10.5], [0.5, 8.3333])
     assert rag.kmeans("cells", X[:2], 2, np.random.default_rng(1)).shape == (2, 1)
+    X = np.float32([[0], [5], [6], [7], [8]])
+    start = next(s for s in range(100) if np.random.default_rng(s).permutation(5)[:2].tolist() == [1, 2])
+    for steps, expected in [(0, [5, 6]), (1, [2.5, 7]), (2, [0, 6.5]), (15, [0, 6.5])]:
+        assert rag.kmeans("cells", X, 2, np.random.default_rng(start), steps)[:, 0].tolist() == expected
+    assert np.array_equal(rag.kmeans("cells", X, 2, None, 0), rag.kmeans("cells", X, 2, np.random.default_rng(0), 0))
     same = rag.kmeans("cells", np.ones((5, 2), np.float32), 3, None)  # two centres lose all points
     assert same.tolist() == [[1, 1]] * 3
 
@@ -490,6 +495,13 @@ def test_ivf_index_refuses(options, name):
         IVFIndex(np.random.default_rng(0).normal(size=(10, 2)), **options)
 
 
+def test_make_vectors_are_groups_that_the_indexes_and_faiss_take():
+    X, Q = rag.make_vectors(np.random.default_rng(0), 3000, 5, d=4, groups=1)
+    assert X.shape == (3000, 4) and Q.shape == (5, 4) and X.dtype == np.float32
+    agree("spread of a group", X.std(axis=0), [0.6] * 4, 0.05, "3000 draws")
+    assert rag.faiss_index(FlatIndex(X), X.astype(float).tolist()).ntotal == 3000
+
+
 def test_recall_by_hand():
     assert rag.recall(np.array([[1, 2, 3], [4, 5, 6]]), np.array([[3, 9], [5, 4]])) == 0.75
 
@@ -519,7 +531,7 @@ def faiss_codes(library):
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 @pytest.mark.parametrize("n, m, d, parts, bits, k", [
     (600, 5, 8, 4, 8, 10), (600, 5, 8, 2, 8, 10), (300, 30, 6, 6, 5, 5), (5000, 300, 16, 8, 6, 10),
-    (9000, 3, 32, 16, 7, 4), (260, 1, 4, 1, 8, 20), (700, 10, 24, 8, 4, 10), (400, 8, 64, 8, 8, 10),
+    (9000, 257, 16, 8, 7, 4), (260, 1, 4, 1, 8, 20), (700, 10, 24, 8, 4, 10), (400, 8, 64, 8, 8, 10),
     (300, 4, 12, 3, 3, 60), (100, 9, 5, 5, 4, 7), (50, 3, 2, 2, 5, 60), (64, 5, 10, 2, 6, 5)])  # fmt: skip
 def test_pq_index_equals_faiss(metric, n, m, d, parts, bits, k):
     rng = np.random.default_rng(n + d + k)
