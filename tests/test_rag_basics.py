@@ -470,11 +470,13 @@ def test_ivf_index_with_short_lists_finds_few():
     assert np.diff(index.border).tolist() == [1, 1, 9]
 
 
-def test_ivf_index_takes_queries_in_parts_when_their_lists_are_long():
+def test_ivf_index_takes_queries_in_parts_when_their_lists_are_long(monkeypatch):
     X = np.random.default_rng(0).integers(-9, 10, size=(40_000, 2)).astype(float)
-    index = IVFIndex(X, 2, 2)  # 200 queries x 2 cells x 20000 are more than 2**22
+    index, whole, parts = IVFIndex(X, 2, 2), IVFIndex.search_block, []  # 200 queries x 2 cells x 20000 are more than 2**22
+    monkeypatch.setattr(IVFIndex, "search_block", lambda self, Q, k: parts.append(len(Q)) or whole(self, Q, k))
     for ours, exact in zip(index.search(X[:200], 3), FlatIndex(X).search(X[:200], 3)):
         assert np.array_equal(ours, exact)
+    assert parts == [200, 100, 100]
 
 
 def test_ivf_index_recall_grows_with_nprobe():
@@ -488,7 +490,7 @@ def test_ivf_index_recall_grows_with_nprobe():
 
 @pytest.mark.parametrize("options, name", [
     (dict(cells=0), "cells"), (dict(cells=11), "cells"), (dict(cells=2.0), "cells"), (dict(cells=3, nprobe=4), "nprobe"),
-    (dict(cells=3, nprobe=0), "nprobe"), (dict(cells=3, centers=[[1, 2]]), "centers"),
+    (dict(cells=3, nprobe=0), "nprobe"), (dict(cells=3, nprobe=1.5), "nprobe"), (dict(cells=3, centers=[[1, 2]]), "centers"),
     (dict(cells=1, centers=[[1]]), "centers"), (dict(cells=1, centers=[[np.nan, 1]]), "centers")])  # fmt: skip
 def test_ivf_index_refuses(options, name):
     with pytest.raises((ValueError, TypeError), match=name):
