@@ -472,11 +472,11 @@ def test_ivf_index_with_short_lists_finds_few():
 
 def test_ivf_index_takes_queries_in_parts_when_their_lists_are_long(monkeypatch):
     X = np.random.default_rng(0).integers(-9, 10, size=(40_000, 2)).astype(float)
-    index, whole, parts = IVFIndex(X, 2, 2), IVFIndex.search_block, []  # 200 queries x 2 cells x 20000 are more than 2**22
+    index, whole, parts = IVFIndex(X, 2, 2), IVFIndex.search_block, []  # 160 queries x 2 cells x 20000 are more than 2**22
     monkeypatch.setattr(IVFIndex, "search_block", lambda self, Q, k: parts.append(len(Q)) or whole(self, Q, k))
-    for ours, exact in zip(index.search(X[:200], 3), FlatIndex(X).search(X[:200], 3)):
+    for ours, exact in zip(index.search(X[:160], 3), FlatIndex(X).search(X[:160], 3)):
         assert np.array_equal(ours, exact)
-    assert parts == [200, 100, 100]
+    assert parts == [160, 80, 80]
 
 
 def test_ivf_index_recall_grows_with_nprobe():
