@@ -482,10 +482,10 @@ class PQIndex(FlatIndex):
         codes = [assign(piece, C) for piece, C in zip(pieces, self.codebooks)]  # (12)
         self.codes, self.X = np.array(codes, dtype=np.uint8), None  # the vectors are not kept
     def ask(self, Q):
-        """T of equation (13), (parts, 2**bits, m): one look-up fetches a row of m queries."""
+        """T of equation (13), tables (2**bits, m): one look-up fetches a row of m queries."""
         pieces = zip(np.split(Q, len(self.codes), axis=1), self.codebooks)
-        return np.array([-C @ q.T if self.metric == "ip" else ((C[:, None] - q) ** 2).sum(axis=2)
-                         for q, C in pieces])
+        return [-C @ q.T if self.metric == "ip" else ((C[:, None] - q) ** 2).sum(axis=2)
+                for q, C in pieces]
     def cost(self, T, start, end):
         """Equation (13) for codes start to end, (n, m)."""
         cost = T[0].take(self.codes[0, start:end], axis=0)

@@ -512,7 +512,7 @@ def test_recall_by_hand():
 def test_pq_index_by_hand():
     books = [[[0.0], [10]], [[0], [4]]]
     index = PQIndex([[1.0, 3], [9, 1], [2, 3]], parts=2, bits=1, codebooks=books)
-    assert index.codes.tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert index.codes.tolist() == [[0, 1, 0], [1, 0, 1]] and index.codes.dtype == np.uint8
     scores, ids = index.search([[1.0, 1]], 3)  # reconstructions (0, 4), (10, 0), (0, 4)
     assert scores.tolist() == [[10, 10, 82]] and ids.tolist() == [[0, 2, 1]]
     index = PQIndex([[1.0, 3], [9, 1], [2, 3]], 2, 1, "ip", codebooks=books)
@@ -550,8 +550,8 @@ def test_pq_index_equals_faiss(metric, n, m, d, parts, bits, k):
 
 
 @pytest.mark.parametrize("options, name", [
-    (dict(parts=3), "parts"), (dict(parts=0), "parts"), (dict(parts=5), "parts"), (dict(parts=2, bits=9), "bits"),
-    (dict(parts=2, bits=0), "bits"), (dict(parts=2), r"2\*\*bits"), (dict(parts=2, bits=1, codebooks=[[[1.0]]]), "codebooks"),
+    (dict(parts=3), "parts"), (dict(parts=0), "parts"), (dict(parts=5), "parts"), (dict(parts=2.0), "parts"), (dict(parts=2, bits=9), "^bits"),
+    (dict(parts=2, bits=0), "^bits"), (dict(parts=2, bits=1.5), "^bits"), (dict(parts=2), r"2\*\*bits"), (dict(parts=2, bits=1, codebooks=[[[1.0]]]), "codebooks"),
     (dict(parts=1, bits=1, codebooks=[[[1.0] * 4, [np.nan] * 4]]), "codebooks")])  # fmt: skip
 def test_pq_index_refuses(options, name):
     with pytest.raises((ValueError, TypeError), match=name):
