@@ -886,9 +886,12 @@ ROWS["tree_models"] = [
     regression_tree_8, tree_prediction, forest, forest_sqrt, boosting_stumps, boosting_depth_3,
     newton_10k, newton_100k,
 ]  # fmt: skip
-ROWS["rag_basics"] = [
-    bm25, *[vector_search(*row[:2], m, *row[2:]) for m in (100, 1) for row in [
-        (flat, "flat"), *[(ivf, f"IVF, nprobe {n}", n) for n in (1, 8, 32)], (pq, "PQ, 8 bytes")]],
+ROWS["rag_basics"] = [bm25] + [
+    vector_search(make, name, m, nprobe)
+    for m, probes in [(100, (1, 8, 32)), (1, (8,))]
+    for make, name, nprobe in [
+        (flat, "flat", None), *[(ivf, f"IVF, nprobe {n}", n) for n in probes], (pq, "PQ, 8 bytes", None),
+    ]
 ]  # fmt: skip
 
 

@@ -564,7 +564,8 @@ def test_fuse_by_hand():
     assert ids.tolist() == [3, 7, 9, 5]
     agree("scores", scores, [1 / 3 + 1 / 2, 1 / 2, 1 / 3, 1 / 4], *rag.ALLOWED["evaluation"])
     assert rag.fuse([[2], [1]])[1].tolist() == [1, 2]  # a tie: the lower id
-    assert rag.fuse([])[1].shape == rag.fuse([[]])[0].shape == (0,)
+    assert rag.fuse([])[1].shape == rag.fuse([[]])[0].shape == (0,) and rag.fuse([])[1].dtype.kind == "i"
+    assert rag.fuse([[5]], c=0)[0].tolist() == [1.0]
     agree("c = 60", rag.fuse([[4]])[0], [1 / 61], *rag.ALLOWED["evaluation"])
     with pytest.raises(ValueError, match="c must"):
         rag.fuse([[1]], c=-1)
@@ -586,7 +587,7 @@ def test_mmr_uses_the_nearest_of_the_chosen():
 
 
 @pytest.mark.parametrize("relevance, vectors, k, mix, name", [
-    ([1, 2], [[1], [2], [3]], 1, 0.5, "relevance"), ([1], [[1]], 0, 0.5, "k"), ([1], [[1]], 1, 1.5, "mix"),
+    ([1, 2], [[1], [2], [3]], 1, 0.5, "relevance"), ([1], [[1]], 0, 0.5, "k"), ([1], [[1]], 1.5, 0.5, "k"), ([1], [[1]], 1, 1.5, "mix"),
     ([np.nan], [[1]], 1, 0.5, "relevance"), ([1], [1], 1, 0.5, "vectors"), ([], [[1]], 1, 0.5, "relevance")])  # fmt: skip
 def test_mmr_refuses(relevance, vectors, k, mix, name):
     with pytest.raises((ValueError, TypeError), match=name):
