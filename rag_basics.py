@@ -338,7 +338,7 @@ class FlatIndex:
         return (-Q if self.metric == "ip" else -2 * Q).T
     def cost(self, asked, start, end):
         """-q·x, or (9) without ‖q‖², for vectors start to end: (n, d) @ (d, m) -> (n, m)."""
-        return self.X[start:end] @ asked + self.squares[start:end, None]  # 0 for "ip"
+        return np.add(cost := self.X[start:end] @ asked, self.squares[start:end, None], out=cost)
     def search_block(self, Q, k):
         """The costs and ids of the k best, both (m, k), block by block."""
         (m, _), asked, best = Q.shape, self.ask(Q), nothing(len(Q), k)

@@ -636,6 +636,14 @@ def test_retriever_search_hybrid_by_its_equations(retriever):
     assert retriever.search(question).tolist() == diverse.tolist() != expected.tolist()
 
 
+def test_retriever_search_ranks_the_first_50_again(retriever, monkeypatch):
+    asked, whole = [], retriever.flat.search
+    monkeypatch.setattr(retriever.flat, "search", lambda Q, k: asked.append(k) or whole(Q, k))
+    for k in (10, 60):
+        retriever.search("Why does momentum help in a ravine?", k=k)
+    assert asked == [50, 60]
+
+
 def test_retriever_search_finds_nothing_without_a_word_in_common(retriever):
     for method in ["tfidf", "bm25", "hybrid", "hybrid+mmr"]:
         assert len(retriever.search("xyzzy plugh", method)) == 0
