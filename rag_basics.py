@@ -657,9 +657,9 @@ def answer(question, retriever, k=8):
             text = chunk.text[a:b].strip()
             if len(re.findall(r"[^\W\d_]{2,}", text)) >= 3 and text[0] != "#" and text[-1] != "?":
                 line = chunk.line + chunk.text.count("\n", 0, chunk.text.index(text, a))
-                found.append((-score, number, line, text))
+                found.append((-score, number, a, (text, number, line)))
     best = [item for item in sorted(found)[:3] if item[0] <= min(found)[0] / 2 < 0]
-    return chunks, [(text, *at) for _, *at, text in sorted(best, key=lambda item: item[1:3])]
+    return chunks, [item[3] for item in sorted(best, key=lambda item: item[1:3])]  # as they stand
 def transformers_answer(folder, question, chunks, budget=1500, tokens=200):
     """--llm: what the language model in a folder writes from the prompt, and the chunks it read.
     The likeliest token each time; safetensors only, nothing is fetched, no foreign code is run."""

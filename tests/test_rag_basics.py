@@ -698,7 +698,7 @@ def test_build_prompt_keeps_to_the_budget():
 
 
 def test_build_prompt_refuses():
-    for options, name in [(dict(budget=5), "budget"), (dict(budget=0), "budget"), (dict(budget=9.5), "budget"), (dict(mark="Black"), "mark"), (dict(mark="Which"), "mark"), (dict(mark="tea.md"), "mark")]:
+    for options, name in [(dict(budget=5), "budget must leave room"), (dict(budget=0), "budget must be at least 1"), (dict(budget=9.5), "budget must be a whole"), (dict(mark="Black"), "mark"), (dict(mark="Which"), "mark"), (dict(mark="tea.md"), "mark")]:
         with pytest.raises((ValueError, TypeError), match=name):
             rag.build_prompt("Which water?", CHUNKS, **options)
     with pytest.raises(ValueError, match="budget"):
@@ -712,6 +712,36 @@ def test_answer_by_hand():
     assert sentences == [("It is towards zero at the start.", 1, 3), ("Adam divides it away again.", 1, 5)]
     assert rag.answer("Who won the football cup?", ours)[1] == []
     assert rag.answer("xyzzy", ours) == ([], [])
+
+
+def answers(question, *texts):
+    """The sentences of an answer from files that hold one text each, with their numbers."""
+    ours = rag.Retriever(rag.chunk_all([(f"{i}.md", text) for i, text in enumerate(texts)]))
+    return [(text, number) for text, number, _ in rag.answer(question, ours)[1]]
+
+
+def test_answer_scores_a_sentence_and_the_one_before():
+    hot, birds, cold = "Salt and fire make the sea hot.", "Birds fly far to the south.", "Salt alone keeps the sea cold."
+    assert answers("salt fire", f"{birds} {hot}") == [(hot, 1)]
+    assert answers("salt fire", f"{hot} {birds}") == [(hot, 1), (birds, 1)]  # 1, and half of that
+    assert answers("salt fire", f"{hot} {birds} {birds[:-1]} x. {cold}") == [(hot, 1), (birds, 1), (cold, 1)]
+    assert answers("salt fire", f"{cold} {birds} {hot}") == [(cold, 1), (hot, 1)]  # as they stand, not by score
+    five = "Salt, fire, smoke, glass and iron."
+    assert answers("salt fire smoke glass iron", f"{five} {birds} {birds[:-1]} x. Salt and fire once more.") == [(five, 1), (birds, 1)]
+    salty = rag.Retriever(rag.chunk_all([("salt.md", birds)]))
+    assert len(rag.answer("salt", salty)[0]) == 1 and rag.answer("salt", salty)[1] == []  # only the name of the file
+    assert answers("salt", "Two words stand here. The last of them is salt") == [("The last of them is salt", 1)]
+    assert answers("copyright", "Copyright (c) the contributors") == [("Copyright (c) the contributors", 1)]
+    assert answers("salt fire", *[f"{hot[:-1]} {word}." for word in ("one", "two", "three", "four")]) == [
+        (f"Salt and fire make the sea hot {word}.", i) for i, word in enumerate(["one", "two", "three"], 1)]  # fmt: skip
+
+
+def test_answer_needs_half_of_the_question_in_the_first_three_chunks():
+    assert answers("salt fire", "Salt makes the sea taste of itself.") != []  # one of two words that are equally rare
+    assert answers("salt fire smoke", "Salt makes the sea taste of itself.") == []
+    four = [f"{word} stands in this text alone." for word in ("salt", "fire", "smoke", "glass")]
+    assert answers("salt fire smoke glass iron copper lead", *four) == []  # 3 of 7, and with the fourth 4 of 7
+    assert answers("salt fire smoke glass iron copper", *four) != []
 
 
 def test_every_sentence_of_an_answer_stands_in_its_chunk_and_on_its_line(retriever):
