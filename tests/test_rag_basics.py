@@ -889,6 +889,17 @@ def test_questions_name_sections_that_are_there(retriever):
         assert any(c.file == f"{chapter}.py" and c.section.startswith(section) for c in retriever.chunks), (chapter, section)
 
 
+@pytest.mark.parametrize("rank, expected", [
+    (1, [1, 1, 1, 1]), (3, [0, 1, 1 / 3, 1 / 2]), (4, [0, 0, 1 / 4, 1 / math.log2(5)]), (11, [0, 0, 1 / 11, 0])])  # fmt: skip
+def test_evaluate_by_hand(monkeypatch, rank, expected):
+    class Ranking:
+        chunks = [rag.Chunk("a.py", 1, 0, "One: two" if i in (rank, 13) else "Two", "") for i in range(1, 14)]
+        search = lambda self, question, method: range(13)
+
+    monkeypatch.setattr(rag, "QUESTIONS", {"a": "One: q?"})
+    agree("measures", rag.evaluate(Ranking(), "any"), [expected], *rag.ALLOWED["evaluation"])
+
+
 def test_evaluate_the_default_finds_more_than_any_single_method(retriever):
     quality = {method: rag.evaluate(retriever, method) for method in ["tfidf", "bm25", "dense", "hybrid+mmr"]}
     assert all(rows.shape == (59, 4) for rows in quality.values())
