@@ -236,17 +236,17 @@ def fit_word_vectors(texts, d=100, analyse=terms, most=1500):
     """Equation (7) from `most` texts at most, evenly spread: {term: row}, and the vectors, of d or
     fewer numbers each. U and s² are eigenvectors and eigenvalues of XXᵀ, and V = XᵀU / s."""
     index = TfidfIndex(texts[:: len(texts) // most + 1], analyse)
-    gram, starts = np.zeros((index.n, index.n)), np.array(index.border[:-1], dtype=int)
+    gram = np.zeros((index.n, index.n))
     for a, b in zip(index.border, index.border[1:]):  # one term: a few texts with each other
         gram[np.ix_(index.ids[a:b], index.ids[a:b])] += np.outer(*[index.weights[a:b]] * 2)
     squares, U = (a[..., ::-1][..., :d] for a in np.linalg.eigh(gram))  # largest first
     U = (U / np.sqrt(np.maximum(squares, 1e-300)))[:, squares > 1e-10 * squares[:1]]
-    V = np.add.reduceat(index.weights[:, None] * U[index.ids], starts)
+    V = np.add.reduceat(index.weights[:, None] * U[index.ids], index.border[:-1])
     return index.column, index.idf[:, None] * V
 def encode(texts, row, table, analyse=terms):
     """Equation (8): unit vectors (n, d) of texts, by the {term: row} and vectors of (7)."""
     known = [[row[term] for term in analyse(text) if term in row] for text in texts]
-    Z = [table[rows].sum(axis=0) / max(len(rows), 1) for rows in known]
+    Z = [table[rows].sum(axis=0) for rows in known]  # as long as it likes: it gets length 1
     return unit_rows(np.array(Z).reshape(len(texts), table.shape[1]))
 def sentence_transformers_static(row, table):
     """The library version of (8): modules in a chain. It takes our terms joined by spaces."""

@@ -277,7 +277,13 @@ def test_fit_word_vectors_keeps_the_common_terms_and_few_texts():
     assert set(row) <= set(every.column)
     assert rag.fit_word_vectors(["a1 b1", "c1"], 10, str.split)[1].shape[1] == 2  # rank 2
     row, table = rag.fit_word_vectors([""], 3)
-    assert row == {} and len(table) == 0
+    assert row == {} and table.shape == (0, 0)
+
+
+def test_fit_word_vectors_keeps_small_singular_values():
+    texts = ["tree leaf " * 30 + "root", "tree leaf " * 30, "seed"]
+    V = rag.fit_word_vectors(texts, 9)[1] / rag.TfidfIndex(texts).idf[:, None]
+    agree("V is orthogonal", V.T @ V, np.eye(3), 1e-8, "the smallest singular value is 0.03")
 
 
 def test_encode_by_hand():
@@ -289,7 +295,7 @@ def test_encode_by_hand():
 
 def test_encode_equals_sentence_transformers():
     texts = [*random_texts(2), "", "unknown", "tree unknown tree"]
-    row, table = rag.fit_word_vectors(texts, 8)
+    row, table = rag.fit_word_vectors(texts[:-3], 8)
     theirs = rag.sentence_transformers_static(row, table).encode([" ".join(rag.terms(t)) for t in texts])
     agree("vectors", rag.encode(texts, row, table), theirs, *rag.ALLOWED["dense"])
 
@@ -781,7 +787,7 @@ def tiny_llm(tmp_path_factory):
 
 def test_transformers_answer_writes_from_the_prompt(tiny_llm):
     text, used = rag.transformers_answer(tiny_llm, "Which water?", CHUNKS, tokens=5)
-    assert used == CHUNKS and set(text.split()) <= {"tea", "water", "green", "[UNK]"}
+    assert used == CHUNKS and set(text.split()) <= {"tea", "water", "green"} and len(text.split()) <= 5
     assert text == rag.transformers_answer(tiny_llm, "Which water?", CHUNKS, tokens=5)[0]
     import transformers
 
@@ -802,9 +808,31 @@ def test_transformers_answer_uses_the_chat_template(tiny_llm, tmp_path):
     import shutil
 
     shutil.copytree(tiny_llm, tmp_path / "chat")
-    (tmp_path / "chat" / "chat_template.jinja").write_text("{{ messages[0].content }} tea tea tea")
-    text, used = rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)
-    assert used == CHUNKS and isinstance(text, str)
+    for when, fails in [("not add_generation_prompt", False), ("add_generation_prompt", True)]:
+        template = "{% if " + when + " %}{{ raise_exception('the template was used') }}{% endif %}{{ messages[0].content }}"
+        (tmp_path / "chat" / "chat_template.jinja").write_text(template)
+        if fails:
+            with pytest.raises(Exception, match="the template was used"):
+                rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)
+        else:
+            assert rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)[1] == CHUNKS
+
+
+def test_transformers_answer_and_sentence_transformers_model_trust_nothing(tiny_llm, tmp_path, monkeypatch):
+    import sentence_transformers
+    import transformers
+
+    given, bars = [], transformers.utils.logging
+    for kind in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+        load = kind.from_pretrained
+        monkeypatch.setattr(kind, "from_pretrained", lambda folder, load=load, **options: given.append(options) or load(folder, **options))
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", lambda folder, **options: given.append(options))
+    for call in (lambda: rag.transformers_answer(tiny_llm, "Which water?", CHUNKS, tokens=1), lambda: rag.sentence_transformers_model(str(tmp_path))):
+        bars.enable_progress_bar()
+        call()
+        assert not bars.is_progress_bar_enabled()
+    assert len(given) == 3 and all(o["local_files_only"] and not o["trust_remote_code"] for o in given)
+    assert given[1]["use_safetensors"] and given[2]["model_kwargs"] == {"use_safetensors": True}
 
 
 def test_sentence_transformers_model_loads_a_folder_and_explains_what_is_missing(tmp_path, monkeypatch):
