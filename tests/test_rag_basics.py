@@ -456,6 +456,8 @@ def test_ivf_index_equals_faiss(metric, n, m, d, k, cells, nprobe):
     assert sorted(index.ids) == list(range(n)) and index.border[-1] == n
     if metric == "ip":
         agree("length of centres", np.linalg.norm(index.quantizer.X, axis=1), np.ones(cells), *rag.ALLOWED["index"])
+    else:
+        assert np.abs(np.linalg.norm(index.quantizer.X, axis=1) - 1).max() > 0.01
 
 
 def test_ivf_index_with_all_cells_probed_is_exact_and_ties_go_by_id():
@@ -808,14 +810,26 @@ def test_transformers_answer_uses_the_chat_template(tiny_llm, tmp_path):
     import shutil
 
     shutil.copytree(tiny_llm, tmp_path / "chat")
-    for when, fails in [("not add_generation_prompt", False), ("add_generation_prompt", True)]:
-        template = "{% if " + when + " %}{{ raise_exception('the template was used') }}{% endif %}{{ messages[0].content }}"
-        (tmp_path / "chat" / "chat_template.jinja").write_text(template)
-        if fails:
-            with pytest.raises(Exception, match="the template was used"):
-                rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)
-        else:
-            assert rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)[1] == CHUNKS
+    template = "{% if not add_generation_prompt %}{{ raise_exception('whose turn?') }}{% endif %}{{ messages[0].content * TIMES }}"
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template.replace("TIMES", "1"))
+    assert rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)[1] == CHUNKS
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template.replace("TIMES", "50"))
+    with pytest.raises(IndexError):  # the model has 300 positions
+        rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)
+
+
+def test_transformers_answer_leaves_out_special_tokens(tiny_llm, tmp_path):
+    import shutil
+    import torch
+    import transformers
+
+    shutil.copytree(tiny_llm, tmp_path / "end")
+    model = transformers.GPT2LMHeadModel.from_pretrained(tiny_llm)
+    with torch.no_grad():  # the same last state always, which points at the end of the text
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.copy_(100 * model.transformer.wte.weight[0])
+    model.save_pretrained(tmp_path / "end")
+    assert rag.transformers_answer(str(tmp_path / "end"), "Which water?", CHUNKS, tokens=5)[0] == ""
 
 
 def test_transformers_answer_and_sentence_transformers_model_trust_nothing(tiny_llm, tmp_path, monkeypatch):
