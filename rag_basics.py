@@ -308,7 +308,7 @@ def nothing(m, k):
     """A result without vectors: costs inf and ids -1, both (m, k)."""
     return np.full((m, k), np.inf, np.float32), np.full((m, k), -1)
 def merge(best, query, cost, ids):
-    """The k smallest costs of each query and their ids, both (m, k), of those and of more (lists)."""
+    """The k smallest costs of each query and their ids, both (m, k), of those and of more."""
     m, k = best[0].shape
     query = np.concatenate((np.arange(m).repeat(k), query))
     cost, ids = (np.concatenate((old.ravel(), new)) for old, new in zip(best, (cost, ids)))
