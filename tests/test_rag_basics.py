@@ -293,6 +293,11 @@ def test_encode_by_hand():
     agree("vectors", Z, [[0.6, 0.8], third, [0, 0], [0, 0]], *rag.ALLOWED["evaluation"])
 
 
+def test_unit_rows_by_hand_for_encode():
+    rows = rag.unit_rows(np.array([[0.3, 0.4], [0, 0], [0, -5]]))
+    agree("rows", rows, [[0.6, 0.8], [0, 0], [0, -1]], *rag.ALLOWED["evaluation"])
+
+
 def test_encode_equals_sentence_transformers():
     texts = [*random_texts(2), "", "unknown", "tree unknown tree"]
     row, table = rag.fit_word_vectors(texts[:-3], 8)
