@@ -46,6 +46,8 @@ def test_cut_by_heading_and_by_sentence_by_hand():
     text = 'He left. "Why?" It is, e.g. this one (really!). So?\n\n- item one\n- item two'
     found = [text[a:b] for a, b in rag.cut(text, rag.SENTENCE_END)]
     assert found == ["He left. ", '"Why?" ', "It is, e.g. this one (really!). ", "So?\n\n", "- item one\n", "- item two"]
+    text = "Rows:\n| a | b. |\n|---|\n| c |\n * d | e"
+    assert [text[a:b] for a, b in rag.cut(text, rag.SENTENCE_END)] == ["Rows:\n", "| a | b. |\n", "|---|\n", "| c |\n", " * d | e"]
     assert rag.cut("", rag.HEADING) == []
 
 
@@ -53,7 +55,7 @@ def test_chunk_by_size_by_hand():
     assert rag.chunk_by_size("abcdefghij", 4) == [(0, 4), (4, 8), (8, 10)]
     assert rag.chunk_by_size("abcdefghij", 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
     assert rag.chunk_by_size("abc", 10) == rag.chunk_by_size("abc", 3, 2) == [(0, 3)]
-    assert rag.chunk_by_size("ab", 5, 4) == [(0, 2)]
+    assert rag.chunk_by_size("ab", 5, 4) == [(0, 2)] and rag.chunk_by_size("a", 4, 1) == [(0, 1)]
     assert rag.chunk_by_size("", 4, 2) == []
 
 
@@ -73,6 +75,8 @@ def test_chunk_by_sentence_by_hand():
     assert [text[a:b] for a, b in rag.chunk_by_sentence(text, 26)] == [
         "One is here. Two is here. ", "Three stands here and is l", "ong."]  # fmt: skip
     assert [text[a:b] for a, b in rag.chunk_by_sentence(text, 25)][:2] == ["One is here. ", "Two is here. "]
+    text = "Aaaa bbbb. Cc dd. Ee ff. Gg."
+    assert [text[a:b] for a, b in rag.chunk_by_sentence(text, 16)] == ["Aaaa bbbb. ", "Cc dd. Ee ff. ", "Gg."]
     assert rag.chunk_by_sentence("", 5) == []
 
 
@@ -84,9 +88,9 @@ def test_chunk_by_sentence_accounts_for_every_character(size):
     assert max(b - a for a, b in spans) <= size
 
 
-@pytest.mark.parametrize("size, overlap", [(0, 0), (-1, 0), (2.5, 0), ("5", 0), (5, 5), (5, -1), (5, None)])
+@pytest.mark.parametrize("size, overlap", [(0, 0), (-1, 0), (2.5, 0), ("5", 0), (5, 5), (5, -1), (5, None), (5, 1.5)])
 def test_chunk_by_size_refuses(size, overlap):
-    with pytest.raises((ValueError, TypeError), match="size|overlap"):
+    with pytest.raises((ValueError, TypeError), match="^overlap" if size == 5 else "^size"):
         rag.chunk_by_size("text", size, overlap)
 
 
@@ -105,7 +109,8 @@ def test_chunk_document_reads_what_explains_in_python():
     chunks = rag.chunk_document("x.py", text)
     assert [(c.text, c.line, c.section) for c in chunks] == [
         ("Top.", 1, ""), ("Doc of f.", 4, ""), ("## Head\nCell.", 7, "Head")]  # fmt: skip
-    assert rag.chunk_document("x.py", "a = 1  # one\n")[0].text == "a = 1  # one"
+    for code in ["a = 1  # one", 'a = """one"""']:
+        assert rag.chunk_document("x.py", code + "\n")[0].text == code
     assert rag.chunk_document("x.txt", text)[0].text.startswith('"""Top.')
 
 
@@ -129,22 +134,24 @@ def test_terms_by_hand():
     assert rag.terms(" ?! ") == []
 
 
-def test_best_k_by_hand():
-    cost, ids = rag.best_k(np.array([[3.0, 1, 2, 1, 1]]), np.array([5, 9, 2, 4, 7]), 2)
-    assert cost.tolist() == [[1, 1]] and ids.tolist() == [[4, 7]]  # of three equal ones the lower ids
-    cost, ids = rag.best_k(np.array([[3.0, 1]]), np.array([0, 1]), 3)
-    assert cost.tolist() == [[1, 3, np.inf]] and ids.tolist() == [[1, 0, -1]]
+def test_bounds_by_hand():
+    cost = np.array([[3.0, 1], [1, 5], [2, 1], [1, 1]])
+    assert [rag.bounds(cost, k).tolist() for k in (1, 2, 4)] == [[1, 1], [1, 1], [3, 5]]
+    assert rag.bounds(cost, 5).tolist() == [3e38, 3e38]  # there are no five
+    for groups, n in [(16, 32), (17, 544)]:  # the two smallest are in one group: the next minimum is the bound
+        cost = np.full((n, 1), 9.0)
+        cost[[0, groups, 3]] = [[0], [1], [2]]
+        assert rag.bounds(cost, 2).tolist() == [2]
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("k", [1, 3, 12, 20])
-def test_best_k_is_the_start_of_a_full_sort(seed, k):
-    rng = np.random.default_rng(seed)
-    cost, ids = rng.integers(0, 5, size=(6, 12)).astype(float), rng.permutation(40)[:12]
-    ours = rag.best_k(cost, ids, k)
-    for row in range(6):
-        full = sorted(zip(cost[row], ids.tolist()))[:k]
-        assert [pair for pair in zip(*(part[row].tolist() for part in ours)) if pair[1] >= 0] == full
+@pytest.mark.parametrize("n, m, k", [(5, 3, 2), (15, 3, 1), (16, 3, 1), (17, 2, 1), (300, 4, 10), (5000, 2, 3)])
+def test_bounds_hold_k_costs_and_not_many_more(n, m, k):
+    rng = np.random.default_rng(n)
+    for cost in (rng.normal(size=(n, m)), rng.integers(0, 5, size=(n, m)).astype(float)):
+        held, smallest = cost <= rag.bounds(cost, k), np.sort(cost, axis=0)[k - 1]
+        assert np.all(held.sum(axis=0) >= k) and np.all(rag.bounds(cost, k) >= smallest)
+    cost = np.arange(n * m)[rng.permutation(n * m)].reshape(n, m)
+    assert (cost <= rag.bounds(cost, k)).sum(axis=0).max() <= 2 * k + 5
 
 
 def test_tfidf_index_by_hand():
@@ -199,6 +206,14 @@ def test_tfidf_index_equals_the_one_explained_in_embeddings():
     agree("all cosines", ours, X @ X.T, *rag.ALLOWED["lexical"])
 
 
+def test_both_indexes_list_postings_by_term_and_text():
+    index = BM25Index(random_texts(0))
+    assert list(index.column) == sorted(index.column) and list(index.column.values()) == list(range(len(index.df)))
+    for term, j in index.column.items():
+        expected = [i for i, text in enumerate(random_texts(0)) if term in rag.terms(text)]
+        assert index.ids[index.border[j] : index.border[j + 1]].tolist() == expected
+
+
 @pytest.mark.parametrize("Index", [TfidfIndex, BM25Index])
 def test_search_of_both_indexes_orders_by_score_and_then_by_id(Index):
     index = Index(["leaf", "tree root", "tree leaf", "leaf tree", "", "tree root"])
@@ -226,7 +241,7 @@ def test_both_indexes_refuse_what_is_no_list_of_texts(texts):
 
 
 def test_bm25_index_and_search_refuse_bad_numbers():
-    for options, name in [({"k1": -1}, "k1"), ({"k1": math.nan}, "k1"), ({"b": 1.1}, "b"), ({"b": "0"}, "b"), ({"b": -0.1}, "b")]:
+    for options, name in [({"k1": -1}, "k1"), ({"k1": math.nan}, "k1"), ({"k1": 1.5e6}, "k1"), ({"b": 1.1}, "b"), ({"b": "0"}, "b"), ({"b": -0.1}, "b")]:
         with pytest.raises((ValueError, TypeError), match=name):
             BM25Index(["tree"], **options)
     for k in [0, -1, 1.5, None, "3", math.nan]:
@@ -262,7 +277,13 @@ def test_fit_word_vectors_keeps_the_common_terms_and_few_texts():
     assert set(row) <= set(every.column)
     assert rag.fit_word_vectors(["a1 b1", "c1"], 10, str.split)[1].shape[1] == 2  # rank 2
     row, table = rag.fit_word_vectors([""], 3)
-    assert row == {} and len(table) == 0
+    assert row == {} and table.shape == (0, 0)
+
+
+def test_fit_word_vectors_keeps_small_singular_values():
+    texts = ["tree leaf " * 30 + "root", "tree leaf " * 30, "seed"]
+    V = rag.fit_word_vectors(texts, 9)[1] / rag.TfidfIndex(texts).idf[:, None]
+    agree("V is orthogonal", V.T @ V, np.eye(3), 1e-8, "the smallest singular value is 0.03")
 
 
 def test_encode_by_hand():
@@ -272,14 +293,41 @@ def test_encode_by_hand():
     agree("vectors", Z, [[0.6, 0.8], third, [0, 0], [0, 0]], *rag.ALLOWED["evaluation"])
 
 
+def test_unit_rows_by_hand_for_encode():
+    rows = rag.unit_rows(np.array([[0.3, 0.4], [0, 0], [0, -5]]))
+    agree("rows", rows, [[0.6, 0.8], [0, 0], [0, -1]], *rag.ALLOWED["evaluation"])
+
+
 def test_encode_equals_sentence_transformers():
     texts = [*random_texts(2), "", "unknown", "tree unknown tree"]
-    row, table = rag.fit_word_vectors(texts, 8)
+    row, table = rag.fit_word_vectors(texts[:-3], 8)
     theirs = rag.sentence_transformers_static(row, table).encode([" ".join(rag.terms(t)) for t in texts])
     agree("vectors", rag.encode(texts, row, table), theirs, *rag.ALLOWED["dense"])
 
 
 # --- Exact index -------------------------------------------------------------------------
+def test_merge_by_hand():
+    best = np.array([[1.0, 4], [2, np.inf]]), np.array([[7, 8], [5, -1]])
+    cost, ids = rag.merge(best, np.array([1, 0, 0, 1]), np.array([2.0, 4, 0, 3]), np.array([3, 6, 9, 1]))
+    assert cost.tolist() == [[0, 1], [2, 2]] and ids.tolist() == [[9, 7], [3, 5]]
+    none = np.array([], dtype=int)
+    cost, ids = rag.merge(best, none, none, none)
+    assert cost.tolist() == best[0].tolist() and ids.tolist() == best[1].tolist()
+    assert [part.tolist() for part in rag.nothing(1, 2)] == [[[np.inf, np.inf]], [[-1, -1]]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_merge_is_the_start_of_a_full_sort(seed, k):
+    rng = np.random.default_rng(seed)
+    query, cost, ids = rng.integers(0, 5, size=60), rng.integers(0, 4, size=60) * 1.0, rng.permutation(60)
+    first = rag.merge(rag.nothing(5, k), query[:40], cost[:40], ids[:40])
+    found, which = rag.merge(first, query[40:], cost[40:], ids[40:])
+    for row in range(5):
+        full = sorted((c, i) for q, c, i in zip(query, cost, ids) if q == row)[:k]
+        assert [pair for pair in zip(found[row], which[row]) if pair[1] >= 0] == full
+
+
 def test_flat_index_by_hand():
     X = [[1, 0], [3, 4], [1, 0]]
     scores, ids = FlatIndex(X, "l2").search([[1, 1]], 4)
@@ -289,8 +337,8 @@ def test_flat_index_by_hand():
     assert ids.tolist() == [[1, 0, 2, -1], [0, 2, 1, -1]]
 
 
-COLLECTIONS = [  # n, m, d, k: across the borders of blocks of 4096 and of 256 queries
-    (1, 1, 1, 1), (50, 7, 3, 5), (500, 300, 8, 10), (4096, 5, 16, 3), (4097, 3, 16, 4097),
+COLLECTIONS = [  # n, m, d, k: the first crosses the borders of blocks of 2**21 / 256 and of 256 queries
+    (9000, 257, 8, 10), (1, 1, 1, 1), (50, 7, 3, 5), (500, 300, 8, 10), (4096, 5, 16, 3), (4097, 3, 16, 4097),
     (9000, 40, 24, 1), (200, 20, 64, 100), (37, 4, 5, 60), (3, 256, 2, 2), (1000, 1, 128, 10),
 ]  # fmt: skip
 
@@ -305,9 +353,9 @@ def test_flat_index_equals_faiss(metric, n, m, d, k):
 
 def test_flat_index_breaks_ties_by_id():
     rng = np.random.default_rng(0)  # whole numbers: no rounding, many ties
-    X, Q = rng.integers(-1, 2, size=(5000, 4)), rng.integers(-1, 2, size=(30, 4))
+    X, Q = rng.integers(-1, 2, size=(9000, 4)), rng.integers(-1, 2, size=(257, 4))  # two blocks
     for metric, sign in [("l2", 1), ("ip", -1)]:
-        exact = ((Q[:, None] - X) ** 2).sum(axis=2) if metric == "l2" else Q @ X.T
+        exact = (X**2).sum(axis=1) - 2 * Q @ X.T if metric == "l2" else Q @ X.T
         expected = np.argsort(sign * exact, axis=1, kind="stable")[:, :20]
         assert np.array_equal(FlatIndex(X, metric).search(Q, 20)[1], expected)
     theirs = rag.faiss_index(FlatIndex(X), X).search(Q.astype(np.float32), 20)[1]
@@ -340,7 +388,7 @@ def test_flat_ivf_and_pq_indexes_take_any_kind_of_numbers(kind):
     assert np.array_equal(X, before)
 
 
-BAD_VECTORS = [[1, 2], [[]], [], None, "text", [["a", "b"]], [[1, 2], [3]], [[np.nan, 1]], [[np.inf, 1]], [[1e16, 1]], [[1 + 2j, 1]]]
+BAD_VECTORS = [[1, 2], [[]], [], None, "text", [["a", "b"]], [[1, 2], [3]], [[np.nan, 1]], [[np.inf, 1]], [[1.5e15, 1]], [[-1e16, 1]], [[1 + 2j, 1]], np.array([[np.nan, 1]])]
 
 
 @pytest.mark.parametrize("bad", BAD_VECTORS)
@@ -349,6 +397,11 @@ def test_flat_index_refuses_what_are_no_vectors(bad):
         FlatIndex(bad)
     with pytest.raises((ValueError, TypeError), match="queries"):
         FlatIndex([[1.0, 2.0]]).search(bad, 1)
+
+
+def test_flat_index_holds_float32_up_to_1e15():
+    index = FlatIndex([[1e15, -1e15], [0, 1]])
+    assert index.X.dtype == index.squares.dtype == np.float32 and index.search([[0, 0]], 1)[1].tolist() == [[1]]
 
 
 def test_flat_index_refuses_bad_options():
@@ -371,6 +424,11 @@ def test_assign_and_kmeans_by_hand():
     centers = rag.kmeans("cells", X, 2, np.random.default_rng(1))
     assert sorted(centers[:, 0].round(4)) in ([1.6667, 10.5], [0.5, 8.3333])
     assert rag.kmeans("cells", X[:2], 2, np.random.default_rng(1)).shape == (2, 1)
+    X = np.float32([[0], [5], [6], [7], [8]])
+    start = next(s for s in range(100) if np.random.default_rng(s).permutation(5)[:2].tolist() == [1, 2])
+    for steps, expected in [(0, [5, 6]), (1, [2.5, 7]), (2, [0, 6.5]), (15, [0, 6.5])]:
+        assert rag.kmeans("cells", X, 2, np.random.default_rng(start), steps)[:, 0].tolist() == expected
+    assert np.array_equal(rag.kmeans("cells", X, 2, None, 0), rag.kmeans("cells", X, 2, np.random.default_rng(0), 0))
     same = rag.kmeans("cells", np.ones((5, 2), np.float32), 3, None)  # two centres lose all points
     assert same.tolist() == [[1, 1]] * 3
 
@@ -403,6 +461,8 @@ def test_ivf_index_equals_faiss(metric, n, m, d, k, cells, nprobe):
     assert sorted(index.ids) == list(range(n)) and index.border[-1] == n
     if metric == "ip":
         agree("length of centres", np.linalg.norm(index.quantizer.X, axis=1), np.ones(cells), *rag.ALLOWED["index"])
+    else:
+        assert np.abs(np.linalg.norm(index.quantizer.X, axis=1) - 1).max() > 0.01
 
 
 def test_ivf_index_with_all_cells_probed_is_exact_and_ties_go_by_id():
@@ -415,11 +475,21 @@ def test_ivf_index_with_all_cells_probed_is_exact_and_ties_go_by_id():
     assert ids.tolist() == [[1, 0, -1]] and scores.tolist() == [[1, 4, np.inf]]
 
 
-def test_ivf_index_takes_queries_in_parts_when_their_lists_are_long():
+def test_ivf_index_with_short_lists_finds_few():
+    X = [[0.0], [10], [20], [20.5], [21], [21.5], [22], [22.5], [23], [23.5], [24]]
+    index = IVFIndex(X, 3, 2, centers=[[0], [10], [22]])
+    scores, ids = index.search([[1.0], [23]], 4)
+    assert ids.tolist() == [[0, 1, -1, -1], [8, 7, 9, 6]] and scores[0].tolist() == [1, 81, np.inf, np.inf]
+    assert np.diff(index.border).tolist() == [1, 1, 9]
+
+
+def test_ivf_index_takes_queries_in_parts_when_their_lists_are_long(monkeypatch):
     X = np.random.default_rng(0).integers(-9, 10, size=(40_000, 2)).astype(float)
-    index = IVFIndex(X, 2, 2)  # 200 queries x 2 cells x 20000 are more than 2**22
-    for ours, exact in zip(index.search(X[:200], 3), FlatIndex(X).search(X[:200], 3)):
+    index, whole, parts = IVFIndex(X, 2, 2), IVFIndex.search_block, []  # 160 queries x 2 cells x 20000 are more than 2**22
+    monkeypatch.setattr(IVFIndex, "search_block", lambda self, Q, k: parts.append(len(Q)) or whole(self, Q, k))
+    for ours, exact in zip(index.search(X[:160], 3), FlatIndex(X).search(X[:160], 3)):
         assert np.array_equal(ours, exact)
+    assert parts == [160, 80, 80]
 
 
 def test_ivf_index_recall_grows_with_nprobe():
@@ -433,11 +503,18 @@ def test_ivf_index_recall_grows_with_nprobe():
 
 @pytest.mark.parametrize("options, name", [
     (dict(cells=0), "cells"), (dict(cells=11), "cells"), (dict(cells=2.0), "cells"), (dict(cells=3, nprobe=4), "nprobe"),
-    (dict(cells=3, nprobe=0), "nprobe"), (dict(cells=3, centers=[[1, 2]]), "centers"),
+    (dict(cells=3, nprobe=0), "nprobe"), (dict(cells=3, nprobe=1.5), "nprobe"), (dict(cells=3, centers=[[1, 2]]), "centers"),
     (dict(cells=1, centers=[[1]]), "centers"), (dict(cells=1, centers=[[np.nan, 1]]), "centers")])  # fmt: skip
 def test_ivf_index_refuses(options, name):
     with pytest.raises((ValueError, TypeError), match=name):
         IVFIndex(np.random.default_rng(0).normal(size=(10, 2)), **options)
+
+
+def test_make_vectors_are_groups_that_the_indexes_and_faiss_take():
+    X, Q = rag.make_vectors(np.random.default_rng(0), 3000, 5, d=4, groups=1)
+    assert X.shape == (3000, 4) and Q.shape == (5, 4) and X.dtype == np.float32
+    agree("spread of a group", X.std(axis=0), [0.6] * 4, 0.05, "3000 draws")
+    assert rag.faiss_index(FlatIndex(X), X.astype(float).tolist()).ntotal == 3000
 
 
 def test_recall_by_hand():
@@ -448,7 +525,7 @@ def test_recall_by_hand():
 def test_pq_index_by_hand():
     books = [[[0.0], [10]], [[0], [4]]]
     index = PQIndex([[1.0, 3], [9, 1], [2, 3]], parts=2, bits=1, codebooks=books)
-    assert index.codes.tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert index.codes.tolist() == [[0, 1, 0], [1, 0, 1]] and index.codes.dtype == np.uint8
     scores, ids = index.search([[1.0, 1]], 3)  # reconstructions (0, 4), (10, 0), (0, 4)
     assert scores.tolist() == [[10, 10, 82]] and ids.tolist() == [[0, 2, 1]]
     index = PQIndex([[1.0, 3], [9, 1], [2, 3]], 2, 1, "ip", codebooks=books)
@@ -469,7 +546,7 @@ def faiss_codes(library):
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 @pytest.mark.parametrize("n, m, d, parts, bits, k", [
     (600, 5, 8, 4, 8, 10), (600, 5, 8, 2, 8, 10), (300, 30, 6, 6, 5, 5), (5000, 300, 16, 8, 6, 10),
-    (9000, 3, 32, 16, 7, 4), (260, 1, 4, 1, 8, 20), (700, 10, 24, 8, 4, 10), (400, 8, 64, 8, 8, 10),
+    (9000, 257, 16, 8, 7, 4), (260, 1, 4, 1, 8, 20), (700, 10, 24, 8, 4, 10), (400, 8, 64, 8, 8, 10),
     (300, 4, 12, 3, 3, 60), (100, 9, 5, 5, 4, 7), (50, 3, 2, 2, 5, 60), (64, 5, 10, 2, 6, 5)])  # fmt: skip
 def test_pq_index_equals_faiss(metric, n, m, d, parts, bits, k):
     rng = np.random.default_rng(n + d + k)
@@ -486,8 +563,8 @@ def test_pq_index_equals_faiss(metric, n, m, d, parts, bits, k):
 
 
 @pytest.mark.parametrize("options, name", [
-    (dict(parts=3), "parts"), (dict(parts=0), "parts"), (dict(parts=5), "parts"), (dict(parts=2, bits=9), "bits"),
-    (dict(parts=2, bits=0), "bits"), (dict(parts=2), r"2\*\*bits"), (dict(parts=2, bits=1, codebooks=[[[1.0]]]), "codebooks"),
+    (dict(parts=3), "parts"), (dict(parts=0), "parts"), (dict(parts=5), "parts"), (dict(parts=2.0), "parts"), (dict(parts=2, bits=9), "^bits"),
+    (dict(parts=2, bits=0), "^bits"), (dict(parts=2, bits=1.5), "^bits"), (dict(parts=2), r"2\*\*bits"), (dict(parts=2, bits=1, codebooks=[[[1.0]]]), "codebooks"),
     (dict(parts=1, bits=1, codebooks=[[[1.0] * 4, [np.nan] * 4]]), "codebooks")])  # fmt: skip
 def test_pq_index_refuses(options, name):
     with pytest.raises((ValueError, TypeError), match=name):
@@ -500,7 +577,8 @@ def test_fuse_by_hand():
     assert ids.tolist() == [3, 7, 9, 5]
     agree("scores", scores, [1 / 3 + 1 / 2, 1 / 2, 1 / 3, 1 / 4], *rag.ALLOWED["evaluation"])
     assert rag.fuse([[2], [1]])[1].tolist() == [1, 2]  # a tie: the lower id
-    assert rag.fuse([])[1].shape == rag.fuse([[]])[0].shape == (0,)
+    assert rag.fuse([])[1].shape == rag.fuse([[]])[0].shape == (0,) and rag.fuse([])[1].dtype.kind == "i"
+    assert rag.fuse([[5]], c=0)[0].tolist() == [1.0]
     agree("c = 60", rag.fuse([[4]])[0], [1 / 61], *rag.ALLOWED["evaluation"])
     with pytest.raises(ValueError, match="c must"):
         rag.fuse([[1]], c=-1)
@@ -522,7 +600,7 @@ def test_mmr_uses_the_nearest_of_the_chosen():
 
 
 @pytest.mark.parametrize("relevance, vectors, k, mix, name", [
-    ([1, 2], [[1], [2], [3]], 1, 0.5, "relevance"), ([1], [[1]], 0, 0.5, "k"), ([1], [[1]], 1, 1.5, "mix"),
+    ([1, 2], [[1], [2], [3]], 1, 0.5, "relevance"), ([1], [[1]], 0, 0.5, "k"), ([1], [[1]], 1.5, 0.5, "k"), ([1], [[1]], 1, 1.5, "mix"),
     ([np.nan], [[1]], 1, 0.5, "relevance"), ([1], [1], 1, 0.5, "vectors"), ([], [[1]], 1, 0.5, "relevance")])  # fmt: skip
 def test_mmr_refuses(relevance, vectors, k, mix, name):
     with pytest.raises((ValueError, TypeError), match=name):
@@ -571,9 +649,29 @@ def test_retriever_search_hybrid_by_its_equations(retriever):
     assert retriever.search(question).tolist() == diverse.tolist() != expected.tolist()
 
 
+def test_retriever_search_ranks_the_first_50_again(retriever, monkeypatch):
+    asked, whole = [], retriever.flat.search
+    monkeypatch.setattr(retriever.flat, "search", lambda Q, k: asked.append(k) or whole(Q, k))
+    for k in (10, 60):
+        retriever.search("Why does momentum help in a ravine?", k=k)
+    assert asked == [50, 60]
+
+
 def test_retriever_search_finds_nothing_without_a_word_in_common(retriever):
     for method in ["tfidf", "bm25", "hybrid", "hybrid+mmr"]:
         assert len(retriever.search("xyzzy plugh", method)) == 0
+
+
+def test_retriever_search_refuses(retriever):
+    for method in ("dense", "hybrid", "hybrid+mmr", "bm25"):
+        for k in (0, -1, 2.5, None):
+            with pytest.raises((ValueError, TypeError), match="k must"):
+                retriever.search("tree", method, k)
+    for method in ("BM25", None, "mmr"):
+        with pytest.raises(ValueError, match="method must be"):
+            retriever.search("tree", method)
+    with pytest.raises(TypeError, match="str"):
+        retriever.search(None)
 
 
 def test_retriever_takes_another_encoder():
@@ -613,7 +711,7 @@ def test_build_prompt_keeps_to_the_budget():
 
 
 def test_build_prompt_refuses():
-    for options, name in [(dict(budget=5), "budget"), (dict(budget=0), "budget"), (dict(budget=9.5), "budget"), (dict(mark="Black"), "mark"), (dict(mark="Which"), "mark"), (dict(mark="tea.md"), "mark")]:
+    for options, name in [(dict(budget=5), "budget must leave room"), (dict(budget=0), "budget must be at least 1"), (dict(budget=9.5), "budget must be a whole"), (dict(mark="Black"), "mark"), (dict(mark="Which"), "mark"), (dict(mark="tea.md"), "mark")]:
         with pytest.raises((ValueError, TypeError), match=name):
             rag.build_prompt("Which water?", CHUNKS, **options)
     with pytest.raises(ValueError, match="budget"):
@@ -629,6 +727,36 @@ def test_answer_by_hand():
     assert rag.answer("xyzzy", ours) == ([], [])
 
 
+def answers(question, *texts):
+    """The sentences of an answer from files that hold one text each, with their numbers."""
+    ours = rag.Retriever(rag.chunk_all([(f"{i}.md", text) for i, text in enumerate(texts)]))
+    return [(text, number) for text, number, _ in rag.answer(question, ours)[1]]
+
+
+def test_answer_scores_a_sentence_and_the_one_before():
+    hot, birds, cold = "Salt and fire make the sea hot.", "Birds fly far to the south.", "Salt alone keeps the sea cold."
+    assert answers("salt fire", f"{birds} {hot}") == [(hot, 1)]
+    assert answers("salt fire", f"{hot} {birds}") == [(hot, 1), (birds, 1)]  # 1, and half of that
+    assert answers("salt fire", f"{hot} {birds} {birds[:-1]} x. {cold}") == [(hot, 1), (birds, 1), (cold, 1)]
+    assert answers("salt fire", f"{cold} {birds} {hot}") == [(cold, 1), (hot, 1)]  # as they stand, not by score
+    five = "Salt, fire, smoke, glass and iron."
+    assert answers("salt fire smoke glass iron", f"{five} {birds} {birds[:-1]} x. Salt and fire once more.") == [(five, 1), (birds, 1)]
+    salty = rag.Retriever(rag.chunk_all([("salt.md", birds)]))
+    assert len(rag.answer("salt", salty)[0]) == 1 and rag.answer("salt", salty)[1] == []  # only the name of the file
+    assert answers("salt", "Two words stand here. The last of them is salt") == [("The last of them is salt", 1)]
+    assert answers("copyright", "Copyright (c) the contributors") == [("Copyright (c) the contributors", 1)]
+    assert answers("salt fire", *[f"{hot[:-1]} {word}." for word in ("one", "two", "three", "four")]) == [
+        (f"Salt and fire make the sea hot {word}.", i) for i, word in enumerate(["one", "two", "three"], 1)]  # fmt: skip
+
+
+def test_answer_needs_half_of_the_question_in_the_first_three_chunks():
+    assert answers("salt fire", "Salt makes the sea taste of itself.") != []  # one of two words that are equally rare
+    assert answers("salt fire smoke", "Salt makes the sea taste of itself.") == []
+    four = [f"{word} stands in this text alone." for word in ("salt", "fire", "smoke", "glass")]
+    assert answers("salt fire smoke glass iron copper lead", *four) == []  # 3 of 7, and with the fourth 4 of 7
+    assert answers("salt fire smoke glass iron copper", *four) != []
+
+
 def test_every_sentence_of_an_answer_stands_in_its_chunk_and_on_its_line(retriever):
     texts, answered = dict(rag.read_chapters()), 0
     for questions in rag.QUESTIONS.values():
@@ -640,7 +768,7 @@ def test_every_sentence_of_an_answer_stands_in_its_chunk_and_on_its_line(retriev
                 chunk = chunks[number - 1]
                 assert text in chunk.text and texts[chunk.file][chunk.start :].startswith(chunk.text)
                 assert "\n".join(texts[chunk.file].split("\n")[line - 1 :]).find(text) in range(100)
-    assert answered >= 0.9 * 47
+    assert answered >= 0.9 * 59
 
 
 def test_answer_refuses_most_strange_questions(retriever):
@@ -666,7 +794,7 @@ def tiny_llm(tmp_path_factory):
 
 def test_transformers_answer_writes_from_the_prompt(tiny_llm):
     text, used = rag.transformers_answer(tiny_llm, "Which water?", CHUNKS, tokens=5)
-    assert used == CHUNKS and set(text.split()) <= {"tea", "water", "green", "[UNK]"}
+    assert used == CHUNKS and set(text.split()) <= {"tea", "water", "green"} and len(text.split()) <= 5
     assert text == rag.transformers_answer(tiny_llm, "Which water?", CHUNKS, tokens=5)[0]
     import transformers
 
@@ -687,9 +815,43 @@ def test_transformers_answer_uses_the_chat_template(tiny_llm, tmp_path):
     import shutil
 
     shutil.copytree(tiny_llm, tmp_path / "chat")
-    (tmp_path / "chat" / "chat_template.jinja").write_text("{{ messages[0].content }} tea tea tea")
-    text, used = rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)
-    assert used == CHUNKS and isinstance(text, str)
+    template = "{% if not add_generation_prompt %}{{ raise_exception('whose turn?') }}{% endif %}{{ messages[0].content * TIMES }}"
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template.replace("TIMES", "1"))
+    assert rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)[1] == CHUNKS
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template.replace("TIMES", "50"))
+    with pytest.raises(IndexError):  # the model has 300 positions
+        rag.transformers_answer(str(tmp_path / "chat"), "Which water?", CHUNKS, tokens=5)
+
+
+def test_transformers_answer_leaves_out_special_tokens(tiny_llm, tmp_path):
+    import shutil
+    import torch
+    import transformers
+
+    shutil.copytree(tiny_llm, tmp_path / "end")
+    model = transformers.GPT2LMHeadModel.from_pretrained(tiny_llm)
+    with torch.no_grad():  # the same last state always, which points at the end of the text
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.copy_(100 * model.transformer.wte.weight[0])
+    model.save_pretrained(tmp_path / "end")
+    assert rag.transformers_answer(str(tmp_path / "end"), "Which water?", CHUNKS, tokens=5)[0] == ""
+
+
+def test_transformers_answer_and_sentence_transformers_model_trust_nothing(tiny_llm, tmp_path, monkeypatch):
+    import sentence_transformers
+    import transformers
+
+    given, bars = [], transformers.utils.logging
+    for kind in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+        load = kind.from_pretrained
+        monkeypatch.setattr(kind, "from_pretrained", lambda folder, load=load, **options: given.append(options) or load(folder, **options))
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", lambda folder, **options: given.append(options))
+    for call in (lambda: rag.transformers_answer(tiny_llm, "Which water?", CHUNKS, tokens=1), lambda: rag.sentence_transformers_model(str(tmp_path))):
+        bars.enable_progress_bar()
+        call()
+        assert not bars.is_progress_bar_enabled()
+    assert len(given) == 3 and all(o["local_files_only"] and not o["trust_remote_code"] for o in given)
+    assert given[1]["use_safetensors"] and given[2]["model_kwargs"] == {"use_safetensors": True}
 
 
 def test_sentence_transformers_model_loads_a_folder_and_explains_what_is_missing(tmp_path, monkeypatch):
@@ -735,6 +897,17 @@ def test_recall_at_reciprocal_rank_and_ndcg_at_by_hand():
     assert rag.ndcg_at([1, 1, 1], {1: 1}, 3) == rag.recall_at([1, 1], {1: 1}, 2) == 1  # twice counts once
 
 
+def test_recall_at_and_ndcg_at_refuse():
+    for measure in (rag.recall_at, rag.ndcg_at):
+        for k in (0, -1, 1.5, None):
+            with pytest.raises((ValueError, TypeError), match="k must"):
+                measure([1, 2], {1: 1}, k)
+        with pytest.raises(ValueError, match="must be (at least 1|above 0)"):
+            measure([1, 2], {}, 3)
+    with pytest.raises(ValueError, match="best DCG must be above 0"):
+        rag.ndcg_at([1, 2], {1: 0}, 3)
+
+
 @pytest.mark.parametrize("k", [1, 3, 10, 50])
 @pytest.mark.parametrize("seed", range(5))
 def test_ndcg_at_equals_sklearn(k, seed):
@@ -758,13 +931,26 @@ def test_read_questions_by_hand():
 
 def test_questions_name_sections_that_are_there(retriever):
     found = [(chapter, *pair) for chapter, text in rag.QUESTIONS.items() for pair in rag.read_questions(text)]
-    assert len(found) >= 40 and len(rag.QUESTIONS) == 6
+    assert len(found) == 59 and len(rag.QUESTIONS) == 6
     for chapter, section, _ in found:
         assert any(c.file == f"{chapter}.py" and c.section.startswith(section) for c in retriever.chunks), (chapter, section)
 
 
+@pytest.mark.parametrize("rank, expected", [
+    (1, [1, 1, 1, 1]), (3, [0, 1, 1 / 3, 1 / 2]), (4, [0, 0, 1 / 4, 1 / math.log2(5)]), (11, [0, 0, 1 / 11, 0])])  # fmt: skip
+def test_evaluate_by_hand(monkeypatch, rank, expected):
+    class Ranking:
+        chunks = [rag.Chunk("a.py", 1, 0, "One: two" if i in (rank, 13) else "Two", "") for i in range(1, 14)]
+        search = lambda self, question, method: range(13)
+
+    monkeypatch.setattr(rag, "QUESTIONS", {"a": "One: q?"})
+    agree("measures", rag.evaluate(Ranking(), "any"), [expected], *rag.ALLOWED["evaluation"])
+
+
 def test_evaluate_the_default_finds_more_than_any_single_method(retriever):
-    quality = {method: rag.evaluate(retriever, method).mean(axis=0) for method in ["tfidf", "bm25", "dense", "hybrid+mmr"]}
+    quality = {method: rag.evaluate(retriever, method) for method in ["tfidf", "bm25", "dense", "hybrid+mmr"]}
+    assert all(rows.shape == (59, 4) for rows in quality.values())
+    quality = {method: rows.mean(axis=0) for method, rows in quality.items()}
     default = quality.pop("hybrid+mmr")
     assert default[1] >= 0.85, "recall@3 of the default"
     for method, others in quality.items():
@@ -773,9 +959,14 @@ def test_evaluate_the_default_finds_more_than_any_single_method(retriever):
 
 
 # --- The whole ---------------------------------------------------------------------------
-def test_read_chapters_is_the_other_six():
-    assert [name for name, _ in rag.read_chapters()] == [
-        "linear_models.py", "tree_models.py", "neural_networks.py", "optimization.py", "embeddings.py", "sequence_models.py"]  # fmt: skip
+def test_read_chapters_is_the_other_six(monkeypatch, tmp_path):
+    six = ["linear_models.py", "tree_models.py", "neural_networks.py", "optimization.py", "embeddings.py", "sequence_models.py"]
+    monkeypatch.chdir(tmp_path)  # from wherever it is called
+    assert [name for name, _ in rag.read_chapters()] == six
+    monkeypatch.delattr(rag, "__file__")  # a notebook has none, and reads from its folder
+    assert rag.read_chapters() == []
+    monkeypatch.chdir(ROOT)
+    assert [name for name, _ in rag.read_chapters()] == six
 
 
 @pytest.fixture
@@ -792,6 +983,10 @@ def test_read_folder_decodes_text(folder, capsys):
     found = dict(rag.read_folder(folder))
     assert found["tea.md"] == "# Tea\nGreen tea wants water of 80 degrees.\nIt is hot.\n"
     assert found[os.path.join("sub", "train.TXT")].endswith("9. Caf\ufffd.") and len(found) == 3
+    for letter in "mzkbyxcawd":
+        (folder / f"{letter}.txt").write_text(letter)
+    names = [name for name, _ in rag.read_folder(folder)]
+    assert len(names) == 13 and names == sorted(names)  # the same citations in every run
     assert capsys.readouterr().err == ""
 
 
@@ -868,7 +1063,7 @@ def test_main_lets_models_search_and_write(capsys, tiny_llm, tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text("The root of a tree drinks water.")
     code, out, err = run(capsys, "--docs", str(tmp_path / "docs"), "--model", str(tmp_path / "model"), "--llm", tiny_llm, "what drinks the root?")
-    assert code == 0 and out.endswith("\n[1] a.txt:1  \n") and "The root" not in out
+    assert code == 0 and out.endswith("\n[1] a.txt:1  \n") and "The root" not in out and "it/s" not in err
 
 
 def test_main_prints_on_any_screen(tmp_path):
