@@ -1,6 +1,7 @@
 """Promises that every chapter keeps: it imports fast and silently, it runs, it has the form."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -125,3 +126,21 @@ def test_readme_is_short_and_names_every_chapter_and_none_that_is_not_there():
     assert sorted(rows) == CHAPTERS
     prose = [line for line in README.splitlines() if not line.startswith(("|", "    "))]
     assert len(" ".join(prose).split()) <= 500
+
+
+def test_readme_table_names_what_is_there_and_tolerances_that_are_tested():
+    chapter, seen = None, set()
+    for line in README[README.index("| concept |") :].splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 5:
+            break
+        if heading := re.fullmatch(r"\*\*(\w+)\.py\*\*", cells[0]):
+            chapter = importlib.import_module(heading[1])
+            seen.add(f"{heading[1]}.py")
+            continue
+        missing = [name for name in re.findall(r"`(\w+)`", cells[1]) if not hasattr(chapter, name)]
+        assert not missing, f"README: {chapter.__name__}.py has no {missing}"
+        if cells[3] != "by hand":
+            allowed = {tolerance for tolerance, _ in chapter.ALLOWED.values()}
+            assert float(cells[3].replace("exactly", "0")) in allowed, f"README: no {cells[3]} in {chapter.__name__}"
+    assert seen == set(CHAPTERS)
