@@ -24,11 +24,11 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:builtin type [sS]wig:DeprecationWarning")
 
 
-def run_demos(name):
+def run_demos(name, env):
     """The finished process of `python -W error::RuntimeWarning name`, and the files it left."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-W", "error::RuntimeWarning", str(ROOT / name)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
         return done, os.listdir(folder)
 
 
@@ -42,7 +42,8 @@ def pytest_collection_finish(session):
     pool = ThreadPoolExecutor(max_workers=1)
     names = [item.callspec.params["name"] for item in session.items if "demos" in item.fixturenames]
     if not session.config.option.collectonly:
-        session.config.demos = {name: pool.submit(run_demos, name) for name in names}
+        env = dict(os.environ)  # as it is now: a test may change it for a while
+        session.config.demos = {name: pool.submit(run_demos, name, env) for name in names}
     session.config.add_cleanup(lambda: pool.shutdown(cancel_futures=True))
 
 

@@ -3,6 +3,7 @@ that is wrong, `pytest -k adam` checks Adam alone."""
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -1117,16 +1118,21 @@ def test_data_parallel_sgd_refuses_bad_input(options, words):
         op.data_parallel_sgd(**{**given, **options})
 
 
+def start_processes_by(popen, monkeypatch):
+    """In optimization.py alone: subprocess is shared with whatever else runs beside this test."""
+    monkeypatch.setattr(op, "subprocess", types.SimpleNamespace(**{**vars(subprocess), "Popen": popen}))
+
+
 @pytest.fixture
 def jobs(monkeypatch):
     """Every process that torch_workers starts."""
-    started, popen = [], subprocess.Popen
+    started = []
 
     def record(*args, **options):
-        started.append(popen(*args, **options))
+        started.append(subprocess.Popen(*args, **options))
         return started[-1]
 
-    monkeypatch.setattr(subprocess, "Popen", record)
+    start_processes_by(record, monkeypatch)
     return started
 
 
@@ -1156,12 +1162,12 @@ def test_torch_workers_without_a_task_are_stopped(jobs):
 @pytest.mark.parametrize("codes", [(1, 1), (0, 1), (1, 0)])
 def test_torch_workers_says_when_one_failed(codes, jobs, monkeypatch):
     """Before it took its task, so that the pipe is broken; the task is larger than a pipe holds."""
-    popen = subprocess.Popen
+    record = op.subprocess.Popen
 
     def exits(command, **options):
-        return popen([sys.executable, "-c", f"raise SystemExit({codes[int(command[-2])]})"], **options)
+        return record([sys.executable, "-c", f"raise SystemExit({codes[int(command[-2])]})"], **options)
 
-    monkeypatch.setattr(subprocess, "Popen", exits)
+    start_processes_by(exits, monkeypatch)
     with pytest.raises(RuntimeError, match="a worker failed"):
         with op.torch_workers(2) as run:
             run(**parallel_task(), padding=np.zeros(10**5))
