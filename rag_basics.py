@@ -62,11 +62,13 @@ def chunk_by_sentence(text, size):
         else:
             chunks += [(a + c, a + d) for c, d in chunk_by_size(text[a:b], size)]
     return chunks
+
 class Chunk(namedtuple("Chunk", "file line start section text")):
     """A passage: text = document[start : start + len(text)], on this line of this file."""
     def context(self):
         """What is indexed: the chunk, with its file and heading for company."""
         return f"{Path(self.file).stem} {self.section}\n{self.text}"
+
 def chunk_document(file, text, size=700):
     """Chunks by (3), then (2); of a .py file its triple-quoted strings that begin a line."""
     chunks, section, line, at, is_code = [], "", 1, 0, file.endswith(".py")
@@ -126,13 +128,12 @@ def bounds(cost, k):
     exceed: the k-th smallest of the minima of many groups. Only these are partitioned, not all."""
     (n, m), groups = cost.shape, max(8 * k, len(cost) // 32)
     if n >= 2 * groups:
-        rows = cost[: n // groups * groups].reshape(n // groups, groups * m)
-        cost = rows.min(axis=0).reshape(groups, m)
+        cost = cost[: n // groups * groups].reshape(n // groups, groups, m).min(axis=0)
     kth = np.partition(cost, k - 1, axis=0)[k - 1] if n >= k else np.full(m, np.inf, cost.dtype)
     return np.minimum(kth, 3e38)
+
 class InvertedIndex:
-    """For each term of a list of texts, maybe empty, a posting list: which texts hold it, and with
-    what weight. analyse: from a text to the list of its terms."""
+    """Posting lists of the terms of texts, maybe none. analyse: from a text to a list of terms."""
     def __init__(self, texts, analyse=terms):
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("texts must be a list of str, as in ['one text', 'another']")
@@ -161,6 +162,7 @@ class InvertedIndex:
         found = np.flatnonzero((scores > 0) & (-scores <= bounds(-scores[:, None], k)))
         ids = found[np.lexsort((found, -scores[found]))][:k]
         return scores[ids], ids
+
 class TfidfIndex(InvertedIndex):
     """Equation (4), on posting lists. Sparck Jones (1972); explained in embeddings.py."""
     def weigh(self, tf, lengths):
@@ -172,6 +174,7 @@ class TfidfIndex(InvertedIndex):
         """{term: q(t) / ‖q‖}."""
         q = {t: tf * self.idf[self.column[t]] for t, tf in counts.items()}
         return {t: value / math.hypot(*q.values()) for t, value in q.items()}
+
 class BM25Index(InvertedIndex):
     """Equation (6), on posting lists. A term that stands twice in the query counts twice. k1 >= 0
     says how late tf saturates; b, 0 to 1, how much length counts: β in (6)."""
@@ -184,6 +187,7 @@ class BM25Index(InvertedIndex):
         self.idf = np.log(1 + (self.n - self.df + 0.5) / (self.df + 0.5))  # (5)
         norm = self.k1 * (1 - self.b + self.b * lengths / (lengths.sum() / max(self.n, 1) or 1))
         return np.repeat(self.idf, self.df) * tf * (self.k1 + 1) / (tf + norm[self.ids])
+
 def sklearn_tfidf_scores(texts, query, analyse=terms):
     """The library version of (4): rows of length 1 in a sparse matrix, times the query's row."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -208,9 +212,8 @@ def demo_lexical(plot=False):
         print(f"  {name:7}", *(f" text {i} ({score:.2f})" for score, i in found))
     texts, ask = [c.context() for c in chunk_all(read_chapters())], "why does descent diverge?"
     pairs = [("TF-IDF", TfidfIndex(texts).scores(ask), sklearn_tfidf_scores(texts, ask))]
-    for k1, b in [(1.5, 0.75), (0.9, 0.4)]:
-        ours, theirs = BM25Index(texts, terms, k1, b), sklearn_bm25_scores(texts, ask, terms, k1, b)
-        pairs += [(f"BM25, {k1=}, {b=}", ours.scores(ask), theirs)]
+    pairs += [(f"BM25, {k1=}, {b=}", BM25Index(texts, k1=k1, b=b).scores(ask),
+               sklearn_bm25_scores(texts, ask, k1=k1, b=b)) for k1, b in [(1.5, 0.75), (0.9, 0.4)]]
     return report([compare(*pair, *ALLOWED["lexical"]) for pair in pairs])
 # Try: k1=0 in BM25Index. What is left of tf, and of the length?
 # %% [markdown]
@@ -313,9 +316,9 @@ def merge(best, query, cost, ids):
     query = np.concatenate((np.arange(m).repeat(k), query))
     cost, ids = (np.concatenate((old.ravel(), new)) for old, new in zip(best, (cost, ids)))
     order = np.lexsort((ids, cost, query))  # by query, then by cost, then by id
-    first = query[order].searchsorted(np.arange(m))
-    order = order[first[:, None] + np.arange(k)]
+    order = order[query[order].searchsorted(np.arange(m))[:, None] + np.arange(k)]
     return cost[order], ids[order]
+
 class FlatIndex:
     """All vectors (n, d), compared one by one: exact. metric: "ip" (inner product) or "l2"."""
     def __init__(self, vectors, metric="l2"):
@@ -350,12 +353,13 @@ class FlatIndex:
             at, query = np.divmod(np.flatnonzero(cost <= bound), m)
             best = merge(best, query, cost[at, query], at + start)
         return best
+
 def faiss_index(index, vectors):
-    """The library version of a FlatIndex, and of the IVFIndex (whose cells are lists there) and the
-    PQIndex below, with the same centres. Of equal inner products it lists the higher id first."""
+    """The library version of all three indexes, same centres; of equal q·x the higher id first."""
     import faiss
     faiss.omp_set_num_threads(1)
     metric = faiss.METRIC_L2 if index.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    library = faiss.IndexFlat(index.d, metric)
     if isinstance(index, IVFIndex):
         quantizer = faiss_index(index.quantizer, index.quantizer.X)
         library = faiss.IndexIVFFlat(quantizer, index.d, quantizer.ntotal, metric)
@@ -365,8 +369,6 @@ def faiss_index(index, vectors):
         library = faiss.IndexPQ(index.d, parts, size.bit_length() - 1, metric)
         faiss.copy_array_to_vector(index.codebooks.ravel(), library.pq.centroids)
         library.is_trained = True
-    else:
-        library = faiss.IndexFlat(index.d, metric)
     library.add(np.asarray(vectors, dtype=np.float32))
     return library
 def recall(ids, true_ids):
@@ -409,6 +411,7 @@ def kmeans(what, X, k, rng, steps=15):
         sums = np.column_stack([np.bincount(labels, column, k) for column in X.T])
         centers = np.where(counts > 0, sums / np.maximum(counts, 1), centers).astype(np.float32)
     return centers
+
 class IVFIndex(FlatIndex):
     """Vectors sorted into cells, of which a query visits nprobe (Jegou, Douze and Schmid, 2011).
     cells: how many k-means makes, with rng; or pass the centers (cells, d) yourself."""
@@ -443,8 +446,7 @@ class IVFIndex(FlatIndex):
             X, squares = self.X[part], self.squares[part]
             np.add(asked[a:b] @ X.T, squares, out=cost[a:b, : len(X)])
             a = b
-        least = np.empty((len(cells), places // 8), np.float32)
-        least[order] = cost.reshape(len(cells), 8, -1).min(axis=1)
+        least = cost.reshape(len(cells), 8, -1).min(axis=1)[order.argsort()]  # by query again
         bound = bounds(least.reshape(m, -1).T, k)[query]
         at, place = np.divmod(np.flatnonzero(cost <= bound[:, None]), places)
         ids = self.ids[self.border[cells[at]] + place]
@@ -483,15 +485,15 @@ class PQIndex(FlatIndex):
         self.codes, self.X = np.array(codes, dtype=np.uint8), None  # the vectors are not kept
     def ask(self, Q):
         """T of equation (13), tables (2**bits, m): one look-up fetches a row of m queries."""
-        pieces = zip(np.split(Q, len(self.codes), axis=1), self.codebooks)
         return [-C @ q.T if self.metric == "ip" else ((C[:, None] - q) ** 2).sum(axis=2)
-                for q, C in pieces]
+                for q, C in zip(np.split(Q, len(self.codes), axis=1), self.codebooks)]
     def cost(self, T, start, end):
         """Equation (13) for codes start to end, (n, m)."""
         cost = T[0].take(self.codes[0, start:end], axis=0)
         for table, code in zip(T[1:], self.codes[1:, start:end]):
             cost += table.take(code, axis=0)
         return cost
+
 def demo_indexes(plot=False):
     """What each index finds and reads, faiss beside it. tests/benchmark.py adds the time."""
     print("\n== Flat, IVF, PQ: how many of the 10 nearest of 20000 vectors are found? ==\n\n"
@@ -565,6 +567,7 @@ def coverage(query, texts, index):
     asked |= {t: index.idf[index.column[t]] for t in asked if t in index.column}
     held = [sum(asked[term] for term in asked.keys() & set(index.analyse(text))) for text in texts]
     return np.array(held) / (sum(asked.values()) or 1)
+
 class Retriever:
     """All methods over a list of chunks. encoder: from texts to vectors (n, d), or (7), (8)."""
     def __init__(self, chunks, encoder=None):
@@ -621,7 +624,6 @@ with file and line: nothing is invented. If the first three chunks together cove
 question, we say so. **What people get wrong.** A floor on BM25 scores: long questions score high.
 """
 # %%
-FLOOR = 0.5  # an answer needs a passage of this coverage
 def count_tokens(text):
     """Words and signs: a fair guess at what a tokenizer makes of a text."""
     return len(re.findall(r"\w+|[^\w\s]", text))
@@ -647,7 +649,7 @@ def answer(question, retriever, k=8):
     """The first k chunks, and by (18) sentences of them: (text, number from 1, line)."""
     chunks = [retriever.chunks[i] for i in retriever.search(question, k=k)]
     share = lambda texts: coverage(question, texts, retriever.bm25)
-    if share(["\n".join(chunk.context() for chunk in chunks[:3])])[0] < FLOOR:
+    if share(["\n".join(chunk.context() for chunk in chunks[:3])])[0] < 0.5:  # too little
         return chunks, []
     found = []
     for number, chunk in enumerate(chunks, start=1):
@@ -767,8 +769,7 @@ def ndcg_at(ranking, gains, k):
     check_number("k", k, least=1, integer=True)
     dcg = lambda found: sum(gain / math.log2(r) for r, gain in enumerate(found, start=2))
     found = [0 if i in ranking[:r] else gains.get(i, 0) for r, i in enumerate(ranking[:k])]
-    best = dcg(sorted(gains.values(), reverse=True)[:k])
-    return dcg(found) / check_number("best DCG", best, above=0)
+    return dcg(found) / check_number("best DCG", dcg(sorted(gains.values())[::-1][:k]), above=0)
 def sklearn_ndcg(ranking, gains, k, n):
     """The library version: ndcg_score wants a gain and a score for each of the n passages."""
     from sklearn.metrics import ndcg_score
@@ -823,8 +824,7 @@ def read_file(path, folder):
         data = file.read(5_000_001)
     if len(data) > 5_000_000 or b"\0" in data:
         raise ValueError("binary" if b"\0" in data else "over 5 MB")
-    text = data.decode("utf-8", errors="replace").removeprefix("\ufeff")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
 def read_chapters():
     """(file, text) of the other six chapters, from the folder of this file."""
     here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
