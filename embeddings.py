@@ -80,10 +80,12 @@ def nearest(X, queries, k, metric="cosine"):
     order = np.argsort(-np.take_along_axis(score, rows, 1), kind="stable")
     rows = np.take_along_axis(rows, order, 1)
     return np.take_along_axis(S, rows, 1), rows
+
 def sklearn_nearest(X, k, metric="cosine"):
     """The library version: a fitted NearestNeighbors. Its cosine is a distance, 1 minus ours."""
     from sklearn.neighbors import NearestNeighbors
     return NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(X)
+
 def demo_similarity(plot=False):
     """Three metrics, three different winners; then neighbours among digits."""
     from sklearn.metrics import pairwise
@@ -140,14 +142,13 @@ def svd_jacobi(A, sweeps=30):
     """Equation (4) by rotations: U (m, r), s (r,), Vt (r, n), r = min(m, n). Hestenes (1958). It
     takes 40 to 50 times LAPACK's time, but keeps digits of small s: Demmel and Veselic (1992)."""
     A = check_array("A", A, ndim=2)
-    check_number("sweeps", sweeps, least=1, integer=True)
     if A.shape[0] < A.shape[1]:
         return tuple(part.T for part in svd_jacobi(A.T, sweeps)[::-1])
     n, scale = A.shape[1], np.abs(A).max() or 1.0
     Q, R = np.linalg.qr(A / scale)  # (m, n), (n, n): shorter columns
     M = np.pad(np.hstack([R.T, np.eye(n)]), [(0, n % 2), (0, 0)])  # for odd n a row of zeros
     order, half = np.arange(len(M)), len(M) // 2
-    for _ in range(sweeps):
+    for _ in range(check_number("sweeps", sweeps, least=1, integer=True)):
         worst = 0.0
         for _ in range(len(M) - 1):  # a round robin: everyone meets everyone once
             worst = max(worst, rotate_pairs(M, n, order[:half], order[: half - 1 : -1]))
@@ -197,6 +198,7 @@ def pca_transform(X, mean, Vt, whiten=None):
     if whiten is not None and whiten[-1] <= 1e-20 * whiten[0]:  # it would divide noise by zero
         raise ValueError("whiten must be above 0: the last component has no variance, so lower k")
     return X @ Vt.T / np.sqrt(1 if whiten is None else whiten)  # (n, d) @ (d, k) -> (n, k)
+
 def sklearn_svd_randomized(A, k, rng, power=4):
     """The library version; rng: a RandomState, or its seed. For (4) it is np.linalg.svd, LAPACK."""
     from sklearn.utils.extmath import randomized_svd
@@ -206,6 +208,7 @@ def sklearn_pca(X, k, method="svd", whiten=False):
     """The library version: a fitted PCA. It calls our two methods "full" and "covariance_eigh"."""
     from sklearn.decomposition import PCA
     return PCA(k, whiten=whiten, svd_solver="full" if method == "svd" else "covariance_eigh").fit(X)
+
 def demo_svd(plot=False):
     """A digit from ever fewer numbers; a small singular value that LAPACK gets wrong."""
     print("\n== SVD: what do 1, 2, 3 and 8 terms show of a handwritten zero? ==\n")
@@ -216,10 +219,8 @@ def demo_svd(plot=False):
     bad = np.array([[1e-10, 1e-20, 1], [1e-10, 2e-20, 3], [1e-10, 3e-20, 6]])  # det = 1e-30
     for name, s in [("Jacobi", svd_jacobi(bad)[1]), ("LAPACK", np.linalg.svd(bad)[1])]:
         print(f"  badly scaled: |det A| / product of the s by {name} = {1e-30 / s.prod():.3f}")
-    few = [svd(X, 5, seeded(0))[1] for svd in (svd_randomized, sklearn_svd_randomized)]
-    U, s, Vt = svd_jacobi(X)
-    same = {"s": (s, np.linalg.svd(X)[1]), "U s Vt": ((U * s) @ Vt, X), "randomised s": few}
-    return report(beside("svd", same))
+    s = [svd(X, 5, seeded(0))[1] for svd in (svd_randomized, sklearn_svd_randomized)]
+    return report(beside("svd", {"s": (svd_jacobi(X)[1], np.linalg.svd(X)[1]), "randomised s": s}))
 def plot_map(plot, filename, Z, labels, title):
     """With --plot: each label at its place on the map Z (n, 2); digits in ten colours."""
     def draw(ax):
@@ -229,15 +230,15 @@ def plot_map(plot, filename, Z, labels, title):
             ax.text(x, y, text, fontsize=8, color=f"C{text}" if text.isdigit() else "black")
     if plot:
         save_plot(filename, draw, size=(8, 6))
+
 def demo_pca(plot=False):
     """64 grey values as k numbers: what share of the variance is left."""
     print("\n== PCA: what share of the variance of 64 grey values do k numbers keep? ==\n")
     (X, y), same = load_digits_data(), {}
     for method, whiten in [("covariance", True), ("svd", False)]:
         mean, Vt, variance, share = fit_pca(X, 20, method)
-        theirs = sklearn_pca(X, 20, method, whiten)
         Z = pca_transform(X, mean, Vt, variance if whiten else None)
-        same[f"Z, {method}, {whiten=}"] = Z, theirs.transform(X)
+        same[f"Z, {method}, {whiten=}"] = Z, sklearn_pca(X, 20, method, whiten).transform(X)
     for k in [1, 2, 5, 10, 20]:
         print(f"  k = {k:2}  {'#' * round(50 * share[:k].sum()):50} {share[:k].sum():.0%}")
     plot_map(plot, "embeddings_pca.png", Z, y, "Digits by PCA")
@@ -295,6 +296,7 @@ def fit_lsa(X, k):
     check_number("k", k, least=1, most=min(X.shape), integer=True)
     Vt = fix_signs(np.linalg.svd(X, full_matrices=False)[2][:k])
     return X @ Vt.T, Vt
+
 def sklearn_tfidf(texts, smooth=True, sublinear=False, norm="l2"):
     """The library version: a fitted TfidfVectorizer, whose matrices are sparse."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -307,6 +309,7 @@ TEXTS = ["the car needs a new engine and new brakes", "an automobile needs an en
          "the engine of this car drives two wheels", "brakes stop the wheels of an automobile",
          "bread needs flour, water and salt", "flour and water make the dough of a bread",
          "a cake needs flour, sugar and butter", "butter and sugar make a cake sweet"]  # fmt: skip
+
 def demo_tfidf(plot=False):
     """Eight short texts, in which two words that never meet become one direction."""
     print("\n== TF-IDF and LSA: is a car an automobile? No text holds both. ==\n")
@@ -363,11 +366,9 @@ def move_centers(X, labels, centers):
 def kmeans_plus_plus(X, k, rng):
     """k rows of X as a start, by equation (17)."""
     X = check_X(X)
-    check_number("k", k, least=1, most=len(X), integer=True)
     rows, D = [], np.full(len(X), 1e250)  # the first draw: all points alike
-    for _ in range(k):
-        row = np.searchsorted(D.cumsum(), rng.uniform() * D.sum())
-        rows.append(min(row, len(X) - 1))  # rounding can point past the end
+    for _ in range(check_number("k", k, least=1, most=len(X), integer=True)):
+        rows.append(np.searchsorted(D.cumsum()[:-1], rng.uniform() * D.sum()))  # never past the end
         D = np.minimum(D, squared_distances(X[rows[-1:]], X)[0])
     return X[rows]
 def fit_kmeans(X, start, steps=300):
@@ -387,21 +388,22 @@ def fit_kmeans(X, start, steps=300):
         labels = assign(X, centers)
         warnings.warn(f"fit_kmeans: centres still moved after {steps} steps", DidNotConverge)
     return centers + middle, labels, float(((X - centers[labels]) ** 2).sum()), step
+
 def sklearn_kmeans(X, start, steps=300):
     """The library version: a fitted KMeans. One start and tol=0 make it run to the end, as ours."""
     from sklearn.cluster import KMeans
     return KMeans(len(start), init=np.array(start), n_init=1, tol=0, max_iter=steps).fit(X)
+
 def demo_kmeans(plot=False):
     """Ten clusters of digits, found without a label."""
     print("\n== k-means: do digits emerge that nobody named? ==\n")
     X, y = load_digits_data()
     start = kmeans_plus_plus(X, 10, np.random.default_rng(0))
-    (centers, labels, J, steps), model = fit_kmeans(X, start), sklearn_kmeans(X, start)
+    (_, labels, J, steps), model = fit_kmeans(X, start), sklearn_kmeans(X, start)
     for size in (np.bincount(y[labels == j]) for j in range(10)):
         print(f"  {size.sum():3} digits, {size.max() / size.sum():3.0%} of them a {size.argmax()}")
     same = beside("numbers", {"labels": (labels, model.labels_), "steps": (steps, model.n_iter_)})
-    return report(same + beside("steps", {
-        "centres": (centers, model.cluster_centers_), "inertia": (J, model.inertia_)}))  # fmt: skip
+    return report(same + beside("steps", {"inertia": (J, model.inertia_)}))
 # Try: start from ten random rows eight times. How far apart are the inertias?
 # %% [markdown]
 """
@@ -468,17 +470,17 @@ def fit_tsne(X, perplexity=30.0, steps=1000):
     lr = max(len(Y) / 48, 50)
     Y = tsne_steps(12 * P, 1e-4 * Y / Y[:, 0].std(), 250, lr, momentum=0.5)
     return tsne_steps(P, Y, steps - 250, lr, momentum=0.8)
+
 def sklearn_tsne(X, perplexity, P, Y, steps, lr, momentum):
     """The library version, TSNE(method="exact"), in pieces: P; and (21), (22), map from ours."""
-    from scipy.spatial.distance import squareform
     from sklearn.manifold import _t_sne as t
-    from sklearn.metrics import euclidean_distances
-    theirs = t._joint_probabilities(euclidean_distances(X, squared=True), perplexity, 0)
-    args = [squareform(P, checks=False), 1, *Y.shape]
+    theirs = t._joint_probabilities(t.pairwise_distances(X, squared=True), perplexity, 0)
+    args = [t.squareform(P, checks=False), 1, *Y.shape]
     loss, gradient = t._kl_divergence(Y.ravel(), *args)
     more = dict(learning_rate=lr, momentum=momentum, min_grad_norm=0, args=args)
     end = t._gradient_descent(t._kl_divergence, Y.ravel(), 0, steps, **more)[0]
-    return squareform(theirs), loss, gradient.reshape(Y.shape), end.reshape(Y.shape)
+    return t.squareform(theirs), loss, gradient.reshape(Y.shape), end.reshape(Y.shape)
+
 def demo_tsne(plot=False):
     """A map of digits in text; how often the nearest neighbour on it has the same name."""
     print("\n== t-SNE: a map on which neighbours stay neighbours ==\n")
@@ -491,10 +493,9 @@ def demo_tsne(plot=False):
         print(f"  the nearest neighbour has the same name, {name:11} {same.mean():.0%}")
     plot_map(plot, "embeddings_tsne.png", Y, y, "Digits by t-SNE")
     P, start = 12 * joint_probabilities(X, 20.0), 1e-4 * flat / flat[:, 0].std()
-    theirs, loss, slope, end = sklearn_tsne(X, 20.0, P, start, 20, 20, 0.5)
+    theirs, _, slope, end = sklearn_tsne(X, 20.0, P, start, 20, 20, 0.5)
     same = beside("t-SNE P", {"P / max": (P / P.max(), 12 * theirs / P.max())})
-    return report(same + beside("steps", {
-        "KL": (tsne_loss(P, start), loss), "20 steps": (tsne_steps(P, start, 20, 20, 0.5), end),
+    return report(same + beside("steps", {"20 steps": (tsne_steps(P, start, 20, 20, 0.5), end),
         "slope / max": (tsne_gradient(P, start) / slope.max(), slope / slope.max())}))  # fmt: skip
 # Try: perplexity 3 and 80. Which draws many islands, and do they mean anything?
 # %% [markdown]
@@ -537,9 +538,8 @@ def skipgram_gradient(V, U, center, context, negatives):
     return loss, add_rows(V.shape, center, dv), add_rows(U.shape, rows, du)
 def fit_word2vec(texts, rng, d=16, window=3, negatives=5, lr=2.0, epochs=5, batch=256):
     """{word: row}, V and U (words, d), the loss of each step. lr is large, as (23) is a mean."""
-    whole = dict(d=d, window=window, negatives=negatives, epochs=epochs, batch=batch)
-    for name, value in whole.items():
-        check_number(name, value, least=1, integer=True)
+    for key, n in dict(d=d, window=window, negatives=negatives, epochs=epochs, batch=batch).items():
+        check_number(key, n, least=1, integer=True)
     check_number("lr", lr, above=0)
     sentences = [words(text) for text in check_texts(texts)]
     counts = Counter(word for sentence in sentences for word in sentence)
@@ -562,6 +562,7 @@ def analogy(vocabulary, V, a, b, c):
     score = V @ (V[j] - V[i] + V[k])
     score[[i, j, k]] = -np.inf  # they would often win
     return list(vocabulary)[score.argmax()]
+
 def torch_skipgram(V, U, batches, lr):
     """The library version: losses, V, U of an SGD step for each (center, context, negatives)."""
     import torch
@@ -586,6 +587,7 @@ def make_sentences(rng, n):
         texts += [f"{pair[woman]} knows {first} {['his', 'her'][woman]} {second}",
                   f"sit down {['sofa', 'couch'][seat]} soft pillow"]  # fmt: skip
     return texts
+
 def demo_word2vec(plot=False):
     """Neighbours and analogies after 2000 generated sentences; a step beside torch."""
     print("\n== word2vec: what is king - uncle + aunt? ==\n")
@@ -630,8 +632,7 @@ def mean_vectors(texts, vocabulary, V):
     """Equation (26): Z (n, d). An unknown word counts as zeros, and an empty text is zeros."""
     Z = np.zeros((len(texts := check_texts(texts)), V.shape[1]))
     for z, found in zip(Z, map(words, texts)):
-        known = [vocabulary[word] for word in found if word in vocabulary]
-        z += V[known].sum(axis=0) / max(len(found), 1)
+        z += V[[vocabulary[w] for w in found if w in vocabulary]].sum(axis=0) / max(len(found), 1)
     return Z
 CHINESE = "([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b81f"
 CHINESE += "\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f])"
@@ -698,12 +699,11 @@ def load_encoder(folder):
     need("tokenizer", tokenizer.get("type"), "WordPiece")
     lower, accents = cut.get("do_lower_case", True), cut.get("strip_accents")
     limit = more.get("max_seq_length") or cut.get("model_max_length", np.inf)
-    return dict(
+    return dict(cls=mode == "cls", limit=int(min(limit, config["max_position_embeddings"])),
         weights=read_file(home / "model.safetensors", safetensors), vocabulary=tokenizer["vocab"],
         split=(lower or more.get("do_lower_case", False), lower if accents is None else accents,
-               cut.get("tokenize_chinese_chars", True)),
-        limit=int(min(limit, config["max_position_embeddings"])), eps=config["layer_norm_eps"],
-        heads=config["num_attention_heads"], cls=mode == "cls", normalize="Norm" in kinds)
+               cut.get("tokenize_chinese_chars", True)), eps=config["layer_norm_eps"],
+        heads=config["num_attention_heads"], normalize="Norm" in kinds)
 def token_ids(encoder, text):
     """Numbers of [CLS], of the pieces as far as the limit allows, and of [SEP]."""
     vocabulary, pieces = encoder["vocabulary"], []
@@ -758,8 +758,7 @@ def encode_sentences(folder, texts, batch=16):
     tokens, W = [token_ids(encoder, text) for text in check_texts(texts)], encoder["weights"]
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))  # so that little is padded
     Z = np.zeros((len(tokens), len(W["embeddings.LayerNorm.bias"])), np.float32)
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
+    for rows in (order[i : i + batch] for i in range(0, len(order), batch)):
         lengths = np.array([[len(tokens[i])] for i in rows])
         mask = np.arange(lengths.max()) < lengths  # (B, T)
         ids = np.zeros(mask.shape, dtype=int)
@@ -767,6 +766,7 @@ def encode_sentences(folder, texts, batch=16):
         x = bert(ids, mask, W, encoder["heads"], encoder["eps"])
         Z[rows] = x[:, 0] if encoder["cls"] else (x * mask[:, :, None]).sum(axis=1) / lengths
     return unit_rows(Z) if encoder["normalize"] else Z
+
 def sentence_transformers_static(vocabulary, V):
     """The library version of (26): a SentenceTransformer whose row 0, of zeros, is for [UNK]."""
     from sentence_transformers import SentenceTransformer
@@ -787,12 +787,10 @@ def save_tiny_bert(folder, vocabulary, layers=2, heads=4, pooling="mean", lower=
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizer
-    from transformers.utils.logging import disable_progress_bar
-    disable_progress_bar()
-    model = BertModel(BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=layers,
-        num_attention_heads=heads, max_position_embeddings=24))  # fmt: skip
+    from transformers import BertConfig, BertModel, BertTokenizer, logging
+    logging.disable_progress_bar()
+    model = BertModel(BertConfig(vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64,
+        num_hidden_layers=layers, num_attention_heads=heads, max_position_embeddings=24))
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():  # the usual start is so small that attention is even
         torch.nn.init.normal_(weight, std=0.3, generator=generator)
@@ -800,17 +798,17 @@ def save_tiny_bert(folder, vocabulary, layers=2, heads=4, pooling="mean", lower=
     BertTokenizer(vocabulary, do_lower_case=lower).save_pretrained(folder)
     modules = [Transformer(str(folder)), Pooling(32, pooling)] + [Normalize()] * norm
     SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+
 def demo_sentences(plot=False):
     """Means of word vectors; then all of BERT, in numpy and in the library."""
     import tempfile
     print("\n== Sentence embeddings: what happens to a text on its way into an encoder? ==\n")
     known, V, _, _ = fit_word2vec(TEXTS, np.random.default_rng(0))
-    texts, signs = [*TEXTS, "no known", ""], [chr(i) for i in range(33, 127)]
+    texts, signs = ["Automobile? Crème & 京 🚗", "", *TEXTS, "a " * 30], [*map(chr, range(33, 127))]
     theirs = sentence_transformers_static(known, V).encode(texts)
     same = {"means of word vectors": (mean_vectors(texts, known, V), theirs)}
     pieces = "[PAD] [UNK] [CLS] [SEP] [MASK] auto ##mobile".split() + signs
     vocabulary = {piece: i for i, piece in enumerate(pieces + ["##" + sign for sign in signs])}
-    texts = ["Automobile? Crème & 京 🚗", "", *TEXTS, "a " * 30]
     print("  pieces:", *(p for w in split_words(texts[0]) for p in wordpiece(w, vocabulary)))
     for pooling, lower, norm in [("mean", True, True), ("cls", False, False)]:
         with tempfile.TemporaryDirectory() as folder:
@@ -860,6 +858,7 @@ def info_nce(A, B, scale=20.0):
         along = (x * g).sum(axis=1, keepdims=True)
         grads.append((g - x * along) / np.linalg.norm(X, axis=1, keepdims=True))
     return -np.diag(log_p).mean(), *grads
+
 def sentence_transformers_info_nce(A, B, scale=20.0):
     """The library version: (31) and, by autograd, (33). len(B) is a multiple of len(A)."""
     import torch
@@ -869,6 +868,7 @@ def sentence_transformers_info_nce(A, B, scale=20.0):
     loss = rule.compute_loss_from_embeddings([A, *B.split(len(A))], None)
     loss.backward()
     return loss.item(), A.grad.numpy(), B.grad.numpy()
+
 def demo_contrastive(plot=False):
     """Upper and lower halves of digits learn to find each other."""
     print("\n== Contrastive loss: does the upper half of a digit know its lower half? ==\n")
