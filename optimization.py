@@ -7,7 +7,7 @@ Training is that question in millions of dimensions. Each method below adds one 
 walk on a cheap guess of the slope, keep some speed, give every coordinate its own step, use the
 curvature, share the work. At the end they race. Run `python optimization.py`, or one part with its
 picture: `python optimization.py race --plot`; check with `pytest`.
-Nothing but numpy is needed until a part called "The library version".
+Only the demos and the functions named torch_..., the library version, need more than numpy.
 
     w, g      parameters; gradient of the loss at w, or an estimate of it      (d,)
     A, H      Hessian: the curvature (A where it is constant)                  (d, d)
@@ -210,7 +210,7 @@ def demo_minibatches(plot=False):
 ## Momentum
 
 In a ravine the gradient mostly points at the walls, now one, now the other. Keep a running sum:
-what alternates cancels, what persists adds up (Polyak 1964). Nesterov (1983) adds next m's share:
+what alternates cancels, what persists adds up (Polyak 1964). Nesterov (1983) adds the next β m:
 
     m ← β m + (1 - τ) g     (the first step: m = g)                             (4)
     w ← w - η m,            with Nesterov  w ← w - η (g + β m)                  (5)
@@ -223,7 +223,7 @@ best constants are known, with L, ℓ and κ as in (2):
 
 This is (2) with √κ for κ: for κ = 100 a digit takes 11 to 12 steps in the end, not 115. Nesterov
 with η = 1/L and β = (√κ - 1) / (√κ + 1) multiplies the error by 1 - 1/√κ. If β is too large, the
-ball swings, and however short the steps, no step shrinks the swing by more than √β.
+ball swings, and a step leaves √β of the swing, however short it is.
 """
 # %%
 BLOCK = 32768  # numbers, 256 KB: what a step computes in between stays in the cache

@@ -488,7 +488,7 @@ class PQIndex(FlatIndex):
         return [-C @ q.T if self.metric == "ip" else ((C[:, None] - q) ** 2).sum(axis=2)
                 for q, C in zip(np.split(Q, len(self.codes), axis=1), self.codebooks)]
     def cost(self, T, start, end):
-        """Equation (13) for codes start to end, (n, m)."""
+        """(13) for codes start to end, (n, m). One query alone takes twice faiss's time."""
         cost = T[0].take(self.codes[0, start:end], axis=0)
         for table, code in zip(T[1:], self.codes[1:, start:end]):
             cost += table.take(code, axis=0)
@@ -578,7 +578,7 @@ class Retriever:
         self.flat = FlatIndex(self.encoder(self.texts), "ip")
     def search(self, question, method="hybrid+mmr", k=10):
         """Ids of the best k chunks, by "tfidf", "bm25", "dense", "hybrid" or "hybrid+mmr". Hybrid:
-        (14), re-ranked by (16). Without a term in common with any chunk: none."""
+        (14) with BM25 counted twice, re-ranked by (16). No term in common with any chunk: none."""
         if method in ("tfidf", "bm25"):
             return getattr(self, method).search(question, k)[1]
         wide = max(check_number("k", k, least=1, integer=True), 50)
@@ -589,7 +589,7 @@ class Retriever:
         if method not in ("hybrid", "hybrid+mmr"):
             raise ValueError(f"method must be tfidf, bm25, dense, hybrid(+mmr), not {method!r}")
         lexical = self.bm25.search(question, wide)[1]
-        scores, ids = (a[:wide] for a in fuse([lexical, lexical, near]))  # BM25 twice
+        scores, ids = (a[:wide] for a in fuse([lexical, lexical, near]))
         scores = scores / scores[:1] + coverage(question, [self.texts[i] for i in ids], self.bm25)
         if method == "hybrid" or len(ids) == 0:
             return ids[np.lexsort((ids, -scores))][:k]
