@@ -52,9 +52,8 @@ def train_test_split(rng, n, test_size=0.25):
     return order[cut:], order[:cut]
 
 def k_fold(n, k=5, rng=None):
-    """k pairs (train, test) of row numbers; each row stands in exactly one test part.
-
-    Without rng the parts are blocks of neighbours; with it the rows are shuffled first."""
+    """k pairs (train, test) of row numbers; each row stands in exactly one test part. Without
+    rng the parts are blocks of neighbours; with it the rows are shuffled first."""
     check_number("k", k, least=2, most=n, integer=True)
     rows = np.arange(n)
     if rng is not None:
@@ -63,9 +62,8 @@ def k_fold(n, k=5, rng=None):
     return [(np.setdiff1d(rows, part), part) for part in parts]
 
 def stratified_k_fold(y, k=5):
-    """k pairs (train, test); every test part has nearly the same share of each class.
-
-    Sort the rows by class and deal them out like cards, one to each fold in turn."""
+    """k pairs (train, test); every test part has nearly the same share of each class: sort the
+    rows by class and deal them out like cards, one to each fold in turn."""
     codes = np.unique(y, return_inverse=True)[1]
     check_number("k", k, least=2, most=int(np.bincount(codes).min()), integer=True)
     fold = np.empty(len(codes), dtype=int)
@@ -74,9 +72,8 @@ def stratified_k_fold(y, k=5):
 
 # --- Input checks: one line to use, one clear sentence when something is wrong --------
 def check_array(name, value, ndim, allow_nan=False):
-    """value as a float array of `ndim` dimensions, not empty, every number finite.
-
-    It may share memory with value: never write to it."""
+    """value as a float array of `ndim` dimensions, not empty, every number finite (with allow_nan
+    or nan). It may share memory with value: never write to it."""
     try:
         array = np.asarray(value)
     except ValueError:
@@ -96,7 +93,7 @@ def check_array(name, value, ndim, allow_nan=False):
             return array
     bad = np.abs(array) > LARGEST if allow_nan else ~(np.abs(array) <= LARGEST)
     if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = tuple(np.argwhere(bad)[0].tolist())
         wanted = f"finite numbers up to {LARGEST:g}"
         raise ValueError(f"{name} must hold {wanted}, not {array[at]} (at index {at})")
     return array
@@ -126,9 +123,8 @@ def check_labels(X, y, classes=None):
         raise ValueError(f"y must hold every label from 0 to {k - 1}, not just {few} ({hint})")
     return X, y.astype(int)
 
-def check_number(
-    name, value, least=-np.inf, above=-np.inf, most=np.inf, below=np.inf, integer=False
-):
+def check_number(name, value, least=-np.inf, above=-np.inf, most=np.inf, below=np.inf,
+                 integer=False):  # fmt: skip
     """value, if it is a plain finite number within the bounds that are given."""
     kind = numbers.Integral if integer else numbers.Real
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
@@ -179,34 +175,22 @@ def confusion_matrix(y, predicted):
     k = int(max(y.max(), predicted.max())) + 1
     return np.bincount(k * y.astype(int) + predicted.astype(int), minlength=k * k).reshape(k, k)
 
-def roc_curve(y, score):
-    """False and true positive rate for every threshold: fpr, tpr, thresholds.
-
-    y (n,) holds 0 and 1; predict 1 where score >= threshold. The first point is (0, 0), at
-    threshold inf: without it a constant score would have no area below its curve."""
+def roc_auc(y, score):
+    """Area under the ROC curve: the chance that a random positive outscores a random negative,
+    ties counting half. y (n,) holds 0 and 1. 0.5 is guessing, 1 is perfect."""
     y, score = same_length(y, score)
     if not np.array_equal(np.unique(y), [0, 1]):
         raise ValueError("y must hold both labels, 0 and 1, for a ROC curve")
-    order = np.argsort(-score, kind="stable")
-    y, score = y[order], score[order]
-    last = np.append(np.flatnonzero(np.diff(score)), len(y) - 1)  # of each run of equal scores
-    tp = np.cumsum(y)[last]
-    fp = last + 1 - tp
-    return np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]), np.append(np.inf, score[last])
-
-def roc_auc(y, score):
-    """Area under the ROC curve: the chance that a random positive outscores a random
-    negative, ties counting half. 0.5 is guessing, 1 is perfect."""
-    fpr, tpr, _ = roc_curve(y, score)
-    return float(np.trapezoid(tpr, fpr))
+    _, at, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[at]  # 1 for the lowest score; ties share the mean
+    positive = np.count_nonzero(y)
+    wins = rank[y == 1].sum() - positive * (positive + 1) / 2  # pairs (positive, negative) won
+    return float(wins / (positive * (len(y) - positive)))
 
 # --- Tables ---------------------------------------------------------------------------
 def read_csv(path):
-    """A CSV file with a header line as {column name: array (n,)}.
-
-    A column whose known cells are all numbers becomes floats, nan where a cell is missing;
-    any other becomes text, "" where missing. The separator is the one of , ; tab that the
-    header holds most of. Raises OSError, or ValueError with one sentence."""
+    """A CSV file with a header line as {column name: array (n,)}. The separator is the one of
+    , ; tab that the header holds most of. Raises OSError, or ValueError with one sentence."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         separator = max(",;\t", key=file.readline().count)
         file.seek(0)
@@ -220,15 +204,15 @@ def read_csv(path):
     for i, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise ValueError(f"{path}: row {i} has {len(row)} cells, the header has {len(header)}")
-    columns = {}
-    for name, cells in zip(header, zip(*rows)):
-        cells = ["" if cell.lower() in MISSING else cell for cell in cells]
-        try:  # Python reads 1_000 as a number; in a table it is a name
-            values = [float(cell.replace("_", "x")) if cell else np.nan for cell in cells]
-        except ValueError:
-            values = cells
-        columns[name] = np.array(values)
-    return columns
+    return {name: to_column(cells) for name, cells in zip(header, zip(*rows))}
+
+def to_column(cells):
+    """Floats (n,), nan where a cell is missing, if all known cells are numbers; otherwise text."""
+    cells = ["" if cell.lower() in MISSING else cell for cell in cells]
+    try:  # Python reads 1_000 as a number; in a table it is a name
+        return np.array([float(cell.replace("_", "x")) if cell else np.nan for cell in cells])
+    except ValueError:
+        return np.array(cells)
 
 def read_table(path, target):
     """The columns beside `target`, y (n,) and its labels, from the rows that have a target.
@@ -254,7 +238,6 @@ def read_table(path, target):
 class Comparison(NamedTuple):
     """A scratch result beside the library's: the two values where they differ most, how much
     that is relative to max(1, max|library|), how much is allowed, and why."""
-
     what: str
     scratch: object
     library: object
@@ -269,15 +252,12 @@ class Comparison(NamedTuple):
         return self.gap <= self.allowed  # false for nan too, so nan fails
 
     def __str__(self):
-        return (
-            f"{self.what} is off by {self.gap:.2g}{self.where}\n    scratch  {self.scratch}\n"
-            f"    library  {self.library}\n    allowed  {self.allowed:g}: {self.why}"
-        )
+        return (f"{self.what} is off by {self.gap:.2g}{self.where}\n    scratch  {self.scratch}\n"
+                f"    library  {self.library}\n    allowed  {self.allowed:g}: {self.why}")
 
 def compare(what, scratch, library, allowed, why):
-    """max|scratch - library| / max(1, max|library|) against `allowed`; `why` is its reason.
-
-    Text has no difference: the gap is 1 where it is unequal."""
+    """max|scratch - library| / max(1, max|library|) against `allowed`; `why` is its reason. Text
+    has no difference: the gap is 1 where it is unequal."""
     a, b = np.asarray(scratch), np.asarray(library)
     if a.shape != b.shape or a.size == 0:
         return Comparison(what, a.shape, b.shape, math.inf, allowed, why, ": these are the shapes")
@@ -306,7 +286,6 @@ def report(comparisons):
 def save_plot(filename, draw, panels=1, size=(7, 4.5)):
     """Call draw(ax), or draw(ax1, ax2, ...), and save the picture in the current folder."""
     from matplotlib.figure import Figure  # without pyplot: no window and no global state
-
     figure = Figure(figsize=size, layout="constrained")
     draw(*figure.subplots(1, panels, squeeze=False)[0])
     figure.savefig(filename, dpi=120)
