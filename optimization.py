@@ -60,8 +60,8 @@ best makes both equally slow:
 
 For κ = 100 the factor is 0.98: one more digit, a tenth of the error, takes 115 steps.
 
-**When it fails.** Bad conditioning, a large κ, makes it slow, whatever the number of dimensions.
-**What people get wrong.** If the loss rises they look for a bug: first try a tenth of the step.
+**When it fails.** Bad conditioning, a large κ, makes gradient descent slow, in two dimensions as in
+millions. **What people get wrong.** If the loss rises they look for a bug: try a tenth of η first.
 """
 # %%
 Problem = namedtuple("Problem", "loss gradient hessian start")  # three functions of w (d,), and w
@@ -168,25 +168,25 @@ def minibatches(rng, n, size):
 def squared_error_gradient(X, y):
     """The function gradient(w, rows): equation (3) for the squared errors (xᵢw - yᵢ)²."""
     X, y = check_Xy(X, y)
+
     def gradient(w, rows):
         errors = X[rows] @ w - y[rows]  # (|B|, d) @ (d,) -> (|B|,)
         return 2 / len(rows) * X[rows].T @ errors  # (d, |B|) @ (|B|,) -> (d,)
+
     return gradient
 
 def minibatch_sgd(gradient, w, lr, batches):
-    """Equation (1) with gradient(w, rows), one batch after another: stochastic gradient descent
-    (Robbins and Monro 1951). Returns the path, (len(batches) + 1, d)."""
+    """Equation (1), a batch after the other: stochastic gradient descent (Robbins, Monro 1951)."""
     rows = iter(batches)
     return gradient_descent(lambda w: gradient(w, next(rows)), w, lr, len(batches))
 
 def torch_minibatch(X, y, w, lr, batches):
     """The library version: a DataLoader deals out our batches, autograd finds the gradient."""
     import torch
-    from torch.utils.data import DataLoader
     w = torch.tensor(w, requires_grad=True)
     optimizer = torch.optim.SGD([w], lr)
     path = [w.detach().numpy().copy()]
-    for inputs, targets in DataLoader(list(zip(X, y)), batch_sampler=batches):
+    for inputs, targets in torch.utils.data.DataLoader(list(zip(X, y)), batch_sampler=batches):
         optimizer.zero_grad()
         torch.nn.functional.mse_loss(inputs @ w, targets).backward()
         optimizer.step()
@@ -232,7 +232,7 @@ This is (2) with √κ for κ: for κ = 100 a digit takes 11 to 12 steps in the 
 with η = 1 / L and β = (√κ - 1) / (√κ + 1) multiplies the error by 1 - 1/√κ.
 
 **When it fails.** With too large a β the ball swings through the minimum and back. Each step leaves
-√β of the swing, and a shorter one no less. **What people get wrong.** They mix up τ = 0 and τ = β.
+√β of the swing; a smaller η calms it no sooner. **What people get wrong.** τ = 0 taken for τ = β.
 """
 # %%
 BLOCK = 131072  # numbers, 1 MB: what a step computes in between stays in the cache
@@ -240,8 +240,9 @@ BLOCK = 131072  # numbers, 1 MB: what a step computes in between stays in the ca
 def as_arrays(name, value):
     """value as a list of float arrays, and whether it was a list of arrays."""
     many = isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) for v in value)
-    ndim = lambda a: a.ndim if isinstance(a, np.ndarray) else np.array(a, dtype=object).ndim
-    return [check_array(name, a, ndim(a)) for a in (value if many else [value])], many
+    arrays = value if many else [value]
+    ndims = [a.ndim if isinstance(a, np.ndarray) else np.array(a, object).ndim for a in arrays]
+    return [check_array(name, a, ndim) for a, ndim in zip(arrays, ndims)], many
 
 class Optimizer:
     """State, and a step. One flat vector w holds all parameters; `params` shows it as the array or
@@ -362,7 +363,7 @@ lectures, 2012) forgets, keeping a share α (alpha) of v:
 
 As v starts at 0, it is too small at first: for α = 0.99 step 1 is 1 / √(1 - α) = 10 times η long.
 
-**When it fails.** All these stretch axes and cannot turn them: little help in a ravine at 45 degrees.
+**When it fails.** They stretch axes and cannot turn them: a ravine at 45 degrees stays one.
 """
 # %%
 class Adagrad(Optimizer):
@@ -408,16 +409,16 @@ def demo_adaptive(plot=False):
 
 # %% [markdown]
 """
-Adam (Kingma and Ba 2015) is RMSProp that smooths g, too, and corrects such starts:
+Adam (Kingma and Ba 2015) smooths g, too, and makes up for means that start at 0:
 
     m ← β₁ m + (1 - β₁) g,       v ← β₂ v + (1 - β₂) g²                         (9)
     m̂ = m / (1 - β₁ᵗ),           v̂ = v / (1 - β₂ᵗ)                             (10)
     w ← w - η m̂ / (√v̂ + ε)                                                     (11)
 
-Why does Adam correct its bias? Both means start at 0: after t steps of a steady g they are only
-m = (1 - β₁ᵗ) g and v = (1 - β₂ᵗ) g². Dividing by these factors removes the bias, and the first step
-has length η. Without (10) it is 3.2 η and the tenth 6.5 η: too long just when the direction is
-known least.
+Why does Adam correct its bias? After t steps of a steady g both means are still too small, biased
+towards 0: m = (1 - β₁ᵗ) g and v = (1 - β₂ᵗ) g². Dividing by these factors removes the bias, and the
+first step has length η. Without (10) it is 3.2 η and the tenth 6.5 η: too long just when the
+direction is known least.
 
 Weight decay adds λw to g; (11) divides it by √v̂, so weights with large gradients hardly decay.
 AdamW (Loshchilov and Hutter 2019) shrinks all weights alike, before (9):
@@ -572,8 +573,7 @@ becomes g + Hp, nearly. Newton's step makes it zero:
 
     w ← w - H⁻¹ g                                                              (17)
 
-Near a minimum it doubles the number of right digits each time, whatever the conditioning, for the
-price of a (d, d) system per step.
+Near a minimum the right digits double each time, whatever κ is, for a (d, d) system per step.
 
 Far from the minimum a full step can be too long. So search along the direction p for a length t
 that lowers the loss f enough and flattens the slope gᵀp, the strong Wolfe conditions:
@@ -732,8 +732,7 @@ finds the mean gradient g_k of its shard; the gradient of the whole batch is
     g = Σ_k (n_k / n) g_k                                                      (20)
 
 All take the same step, so the copies stay equal: it is one worker with the whole batch, not an
-approximation of it. The sum is an all-reduce. In a ring each worker passes chunks of its vector to
-a neighbour, who adds its own: 2 (K - 1) / K · d numbers sent by each.
+approximation of it. The sum that all of them get is called an all-reduce.
 
 **When it fails.** The plain mean 1/K Σ g_k is right for equal shards only; otherwise rows of small
 shards count more. **What people get wrong.** Different starts, so that the copies never agree; the
@@ -756,14 +755,15 @@ def torch_data_parallel(X, y, w, lr, steps, sizes, ddp=False, seconds=60):
     imports this file, from a notebook too. Returns the path of each, (K, steps + 1, d). ddp=True
     leaves the work to DistributedDataParallel: it wraps a model, copies the first worker's w to
     all, sums gradients in buckets while the backward pass still runs, and takes the plain mean."""
-    code = "import sys, optimization; optimization.torch_worker(*sys.argv[1:])"
+    # _exit leaves without tidying up, which takes torch half a second
+    code = "import os, sys, optimization; optimization.torch_worker(*sys.argv[1:]); os._exit(0)"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     env["GLOO_SOCKET_IFNAME"] = {"linux": "lo", "darwin": "lo0"}.get(sys.platform, "")  # loopback
-    ranks, jobs = range(len(sizes)), []
+    jobs = []
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/task.npz", X=X, y=y, w=w, lr=lr, steps=steps, sizes=sizes, ddp=ddp)
         try:
-            for rank in ranks:
+            for rank in range(len(sizes)):
                 command = [sys.executable, "-c", code, folder, str(rank)]
                 jobs.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
             errors = [job.communicate(timeout=seconds)[1] for job in jobs]
@@ -773,7 +773,7 @@ def torch_data_parallel(X, y, w, lr, steps, sizes, ddp=False, seconds=60):
                     job.kill()
         if any(job.returncode for job in jobs):
             raise RuntimeError("a worker failed. " + "\n".join(errors))
-        return np.array([np.load(f"{folder}/path{rank}.npy") for rank in ranks])
+        return np.array([np.load(f"{folder}/path{rank}.npy") for rank in range(len(sizes))])
 
 def torch_worker(folder, rank):
     """What each process does: it takes the task, meets the others, and saves the path it finds.
@@ -840,12 +840,12 @@ RACERS = {  # one setting each for all courses
     "gradient descent": (SGD, dict(lr=0.001)),
     "momentum": (SGD, dict(lr=0.001, momentum=0.95)),
     "Nesterov": (SGD, dict(lr=0.001, momentum=0.95, nesterov=True)),
-    "AdaGrad": (Adagrad, dict(lr=1.0)),
-    "RMSProp": (RMSprop, dict(lr=0.02)),
+    "AdaGrad": (Adagrad, dict(lr=2.0)),
+    "RMSProp": (RMSprop, dict(lr=0.05)),
     "Adam": (Adam, dict(lr=0.3)),
 }
 
-def race(p, most=1000):
+def race(p, most=600):
     """The path of each method until the loss is 1e-6 of what it was: {method: path}."""
     paths = {"L-BFGS": lbfgs(p), "Newton": newton(p)}
     for name, (method, options) in RACERS.items():
@@ -877,7 +877,7 @@ def demo_race(plot=False):
     print(f"  {'steps to 1e-6 of the loss':28}" + "".join(f"{name:>8}" for name in courses))
     for method in paths["bent"]:
         steps = [len(paths[name][method]) - 1 for name in courses]
-        print(f"  {method:28}" + "".join(f"{n if n < 1000 else '-':>8}" for n in steps))
+        print(f"  {method:28}" + "".join(f"{n if n < 600 else '-':>8}" for n in steps))
     def draw(*axes):
         for ax, name in zip(axes, courses):
             draw_paths(ax, courses[name], paths[name])
