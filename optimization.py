@@ -9,7 +9,7 @@ curvature, share the work. At the end they race.
 Run `python optimization.py`, or a part with its picture: `python optimization.py race --plot`.
 `pytest` checks it. Only the demos and `torch_...`, the library version, need more than numpy.
 
-    n, d      number of examples, of parameters
+    n, d, t   number of examples, of parameters, of the step (from 1; in schedules from 0)
     w         parameters, which the methods move                             (d,)
     f, g      the loss; its gradient, all slopes ∂f/∂w, or an estimate of it (d,)
     H, A      Hessian: all slopes of g, the curvature (A if it is constant)  (d, d)
@@ -18,7 +18,6 @@ Run `python optimization.py`, or a part with its picture: `python optimization.p
     β, τ      beta: share of the past that is kept, `momentum`, `betas`; tau: `dampening`
     m, v      running mean (or sum) of g, and of g²                          (d,)
     λ, ε      lambda: `weight_decay` (λᵢ: a curvature); epsilon: a small number, `eps`
-    t         number of the step: from 1, in schedules from 0
 """
 # %%
 import os
@@ -106,16 +105,17 @@ def torch_optimizer(name, w, **options):
     return getattr(torch.optim, name)([torch.tensor(np.array(w, float))], **options)
 
 def torch_path(optimizer, gradient, steps, scheduler=None, max_norm=None, loss=None):
-    """Every iterate (steps + 1, d) of a torch optimizer. It reads the gradient from `p.grad`, where
-    `loss.backward()` usually puts it; here it gets the numpy gradient that ours gets, so that only
-    the optimizers differ. A scheduler holds an optimizer and changes its `lr`."""
+    """Every iterate (steps + 1, d) of a torch optimizer. It gets the numpy gradient that ours gets,
+    in `p.grad`, where `loss.backward()` usually puts it. A scheduler changes the optimizer's lr."""
     import torch
     p = optimizer.param_groups[0]["params"][0]  # the tensor
+
     def closure():  # what a step asks for; L-BFGS asks for it at other points, too
         p.grad = torch.tensor(gradient(p.numpy()))
         if max_norm is not None:
             torch.nn.utils.clip_grad_norm_([p], max_norm)
         return loss(p.numpy()) if loss else None
+
     path = [p.numpy().copy()]
     for _ in range(steps):
         optimizer.step(closure)
@@ -245,11 +245,10 @@ def as_arrays(name, value):
     return [check_array(name, a, ndim) for a, ndim in zip(arrays, ndims)], many
 
 class Optimizer:
-    """State, and a step. One flat vector w holds all parameters; `params` shows it as the array or
-    the list of arrays that was given: views, so one step moves them all. A subclass writes its
-    equations in _update(w, g, *state), which changes w and state in place, a block at a time.
-    On a million numbers SGD takes up to twice torch's time: numpy reads them once per operation,
-    and once more to check that g is finite; torch once in all."""
+    """State, and a step. One flat vector w holds all parameters; `params` shows it in the shapes
+    that were given: views, so one step moves them all. A subclass writes its equations in _update,
+    which changes w and state in place, a block at a time. On a million numbers SGD takes up to
+    twice torch's time: numpy reads them once per operation, and once to check g; torch once."""
     def __init__(self, params, lr, weight_decay=0.0, maximize=False, states=0):
         self.lr = check_number("lr", lr, least=0)
         self.weight_decay = check_number("weight_decay", weight_decay, least=0)
@@ -688,10 +687,9 @@ def lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
     return finish(path, g, tol)
 
 def torch_lbfgs(problem, lr=1.0, memory=10, steps=200, tol=1e-8, search=True):
-    """The library version: the path of torch.optim.LBFGS, which stays where it is when it has
-    converged. Without search its iterates are ours. With "strong_wolfe" it interpolates where ours
-    halves, and still drops pairs with yᵀs <= 1e-10, which costs it steps near the minimum: the same
-    end by another way. torch has no Newton."""
+    """The library version: the path of torch.optim.LBFGS. Without search its iterates are ours; at
+    the end it stays. With search it interpolates where ours halves, and still drops pairs with yᵀs
+    <= 1e-10, which costs steps near the minimum: the same end by another way."""
     wolfe = dict(line_search_fn="strong_wolfe" if search else None, max_eval=100)
     stop = dict(tolerance_grad=tol, tolerance_change=0, max_iter=1)
     optimizer = torch_optimizer("LBFGS", problem.start, lr=lr, history_size=memory, **wolfe, **stop)
@@ -745,16 +743,18 @@ def data_parallel_sgd(gradient, w, lr, steps, sizes, weighted=True):
     sizes = np.array([check_number("sizes", size, least=1, integer=True) for size in sizes])
     shards = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
     shares = sizes / sizes.sum() if weighted else np.full(len(sizes), 1 / len(sizes))
+
     def mean(w):  # on K machines at once
         return sum(s * check_gradient(gradient(w, rows), w) for s, rows in zip(shares, shards))
+
     return gradient_descent(mean, w, lr, steps)
 
 # %%
 def torch_data_parallel(X, y, w, lr, steps, sizes, ddp=False, seconds=60):
-    """The library version, torch.distributed, for squared error. Each worker is a process that
-    imports this file, from a notebook too. Returns the path of each, (K, steps + 1, d). ddp=True
-    leaves the work to DistributedDataParallel: it wraps a model, copies the first worker's w to
-    all, sums gradients in buckets while the backward pass still runs, and takes the plain mean."""
+    """The library version, torch.distributed: each worker is a process that imports this file, from
+    a notebook too. Returns the path of each, (K, steps + 1, d). ddp=True leaves all this to
+    DistributedDataParallel: it wraps a model, copies the first worker's w to the others, sums the
+    gradients in buckets while the backward pass still runs, and takes the plain mean."""
     # _exit leaves without tidying up, which takes torch half a second
     code = "import os, sys, optimization; optimization.torch_worker(*sys.argv[1:]); os._exit(0)"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -874,7 +874,7 @@ def demo_race(plot=False):
     print("\n== The race: who reaches the valley floor first? ==\n")
     courses = {"ravine": ravine(), "turned": ravine(angle=np.pi / 4), "bent": rosenbrock()}
     paths = {name: race(p) for name, p in courses.items()}
-    print(f"  {'steps to 1e-6 of the loss':28}" + "".join(f"{name:>8}" for name in courses))
+    print(f"  {'steps to 1e-6 (-: over 600)':28}" + "".join(f"{name:>8}" for name in courses))
     for method in paths["bent"]:
         steps = [len(paths[name][method]) - 1 for name in courses]
         print(f"  {method:28}" + "".join(f"{n if n < 600 else '-':>8}" for n in steps))
