@@ -87,6 +87,7 @@ def test_rosenbrock_by_hand():
 def test_gradient_descent_by_hand():
     path = op.gradient_descent(lambda w: 2 * w, [4.0, -1.0], lr=0.25, steps=2)
     agree("path", path, [[4, -1], [2, -0.5], [1, -0.25]], *HAND)
+    assert path.shape == (3, 2)
 
 
 def test_gradient_descent_with_zero_steps_stays():
