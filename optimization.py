@@ -247,7 +247,7 @@ def as_arrays(name, value):
 class Optimizer:
     """State, and a step. One flat vector w holds all parameters; `params` shows it in the shapes
     that were given: views, so one step moves them all. A subclass writes its equations in _update,
-    which changes w and state in place, a block at a time. On a million numbers SGD takes up to
+    which changes w and state in place, a block at a time. On a million numbers SGD takes about
     twice torch's time: numpy reads them once per operation, and once to check g; torch once."""
     def __init__(self, params, lr, weight_decay=0.0, maximize=False, states=0):
         self.lr = check_number("lr", lr, least=0)
