@@ -377,7 +377,7 @@ def newton(J, slopes, theta, name, steps=100):
         while (new := J(theta - t * step)) > loss * (1 + 1e-12):
             t /= 2
         theta, loss = theta - t * step, new
-        if g @ step <= 1e-18 * (1 + loss):
+        if g @ step <= 1e-15 * (1 + loss):
             break
     else:
         warnings.warn(f"{name}: J could fall by {g @ step / 2:.1e} more", DidNotConverge, 3)
@@ -396,8 +396,9 @@ def fit_logistic(X, y, l2):
         H = X1.T @ (X1 * (p * (1 - p))[:, None]) + np.diag(price)
         return X1.T @ (p - y) + price * theta, H  # equation (11)
     theta = newton(J, slopes, np.zeros(X1.shape[1]), "logistic regression")
-    open_rows = X1 * (np.abs(sigmoid(X1 @ theta) - y) > 1e-8)[:, None]  # the certain ones are 0
-    if l2 == 0 and np.linalg.matrix_rank(open_rows) < np.linalg.matrix_rank(X1):
+    certain = np.abs(sigmoid(X1 @ theta) - y)[:, None] < 1e-8
+    rank = np.linalg.matrix_rank
+    if l2 == 0 and certain.any() and rank(X1 * ~certain) < rank(X1):
         raise ValueError("l2 must be above 0 here: the classes can be separated, no w is best")
     return theta[:-1], theta[-1]
 
@@ -429,7 +430,7 @@ def demo_logistic(plot=False):
     w, b = fit_logistic(few, y, l2=0)
     rows.append(compare_weights("logistic l2=0", w, b, model, "logistic"))
     best = J(np.append(w, b))
-    print(f"  2 of them: gradient descent is {losses[100] - best:.2f} above Newton's J after 100 steps")
+    print(f"  2 of them: 100 steps of gradient descent end {losses[100] - best:.2f} above Newton's J")
     w, b = fit_logistic(X, y, l2=1.0)
     print(f"  all 30, with a price of l2=1: {accuracy(y, X @ w + b > 0):.3f} right")
     model = sklearn_logistic(X, y, l2=1.0)
@@ -694,8 +695,7 @@ def demo_kernel_svm(plot=False):
         model = fit_kernel_svm(X, y, C, gamma)
         z, new_z = predict_kernel_svm(X, model), predict_kernel_svm(new_X, model)
         right, new = accuracy(y, z > 0), accuracy(new_y, new_z > 0)
-        count = len(model.support)
-        print(f"  {name:10} {count:3} support vectors, right {right:.3f}, on new {new:.3f}")
+        print(f"  {name:10} {len(model.support):3} support vectors: right {right:.3f}, new {new:.3f}")
         library = sklearn_kernel_svm(X, y, C, gamma)
         rows += [compare(f"SVM z, {name}", z, library.decision_function(X), *ALLOWED["kernel svm"])]
         theirs = np.sort(library.support_)
@@ -734,8 +734,8 @@ is rare: with 10 % positives, "never" is right 90 % of the time.
 def fit_scaler(X):
     """Mean and standard deviation of each column, (d,) each; std 1 for a constant column."""
     X = check_X(X)
-    std = X.std(axis=0)
-    return X.mean(axis=0), np.where(std > 1e-14 * np.abs(X).max(axis=0), std, 1.0)
+    mean, std = X.mean(axis=0), X.std(axis=0)
+    return mean, np.where(std > 1e-14 * np.abs(mean), std, 1.0)  # below that it is rounding
 
 def scale(X, mean, std):
     """Equation (22), (n, d) -> (n, d): a new array; mean and std come from fit_scaler."""

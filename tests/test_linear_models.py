@@ -49,9 +49,11 @@ def test_solve_least_squares_by_hand():
     agree("the shortest w with w1 + 2 w2 = 5", w, [1, 2], *BY_HAND)
 
 
-def test_solve_least_squares_keeps_a_small_negative_column():
-    A = np.array([[-1e-20, 1], [0, 1], [0, -1]])
-    agree("w in units of 1e20", lm.solve_least_squares(A, np.array([3.0, 1, -1])) / [1e20, 1], [-2, 1], *BY_HAND)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_solve_least_squares_keeps_a_small_column_of_one_sign(sign):
+    A = np.array([[sign * 1e-20, 1], [0, 1], [0, -1]])
+    w = lm.solve_least_squares(A, np.array([3.0, 1, -1])) / [1e20, 1]
+    agree("w in units of 1e20", w, [2 * sign, 1], *BY_HAND)
 
 
 def test_fit_linear_regression_by_hand():
@@ -155,6 +157,14 @@ def test_fit_linear_regression_gd_falls_below_the_step_bound_and_explodes_above(
         lm.fit_linear_regression_gd(X, y, 1.01 * bound, 10_000)
 
 
+def test_gradient_descent_gives_up_at_a_million_million_times_the_first_loss():
+    """X1'X1/n = I, so lr = 3 turns an error into -2 times itself and J into 4 J: 4^20 is 1.1e12."""
+    losses = lm.fit_linear_regression_gd([[1], [-1]], [1, -1], lr=3, steps=20)[2]
+    agree("J", losses, 0.5 * 4.0 ** np.arange(20), *BY_HAND)
+    with pytest.raises(ValueError, match="the objective explodes"):
+        lm.fit_linear_regression_gd([[1], [-1]], [1, -1], lr=3, steps=21)
+
+
 def test_gradient_descent_says_nothing_while_a_loss_of_zero_stays_zero():
     w, b, losses = lm.fit_linear_regression_gd([[1], [2]], [0, 0], lr=0.1, steps=5)
     assert losses.tolist() == [0] * 5 and w.tolist() == [0] and b == 0
@@ -222,6 +232,24 @@ def test_fit_ridge_does_not_mind_a_distant_y(l2):
     y = np.round(100 * y)
     agree("w", lm.fit_ridge(X, y + 2.0**40, l2)[0], lm.fit_ridge(X, y, l2)[0], 1e-10, "the same y, further away")
     assert abs(lm.fit_ridge(X, y + 2.0**40, l2)[1] - 2.0**40) < 1e3
+
+
+def test_fit_ridge_keeps_a_distant_y_where_l2_is_too_small_to_help():
+    X, y = data(9, 40, 3)
+    X[:, 2], y = X[:, 0] + 2.0**-17 * X[:, 2], np.round(100 * y)
+    w, near = lm.fit_ridge(X, y + 2.0**40, 1e-12)[0], lm.fit_ridge(X, y, 1e-12)[0]
+    agree("w", w, near, 1e-9, "the same y, further away")
+
+
+def test_fit_ridge_factors_only_where_equation_5_would_lose_digits(monkeypatch):
+    """(5) costs a third of a factorisation."""
+    calls, exact = [], lm.solve_least_squares
+    monkeypatch.setattr(lm, "solve_least_squares", lambda A, r: calls.append(len(A)) or exact(A, r))
+    X, y = data(0, 60, 3)
+    lm.fit_ridge(X, y, 1.0)
+    assert not calls
+    lm.fit_ridge(np.column_stack([X, X[:, 0]]), y, 1e-9)
+    assert calls == [64]
 
 
 def test_fit_ridge_with_no_price_is_least_squares():
@@ -442,6 +470,31 @@ def test_fit_logistic_refuses_separable_classes_without_a_price(x, y):
         lm.fit_logistic(X, y, 0)
     w, b = lm.fit_logistic(X, y, 1e-3)
     agree("w with a price", w, lm.sklearn_logistic(X, y, 1e-3).coef_[0], *ALLOWED["logistic"])
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["bare", "hidden in a difference"])
+@pytest.mark.parametrize("rows", [1, 3, 20])
+@pytest.mark.parametrize("n", [100, 1000, 10_000])
+def test_fit_logistic_refuses_a_rare_column_that_comes_with_one_class_alone(n, rows, hidden):
+    """The others overlap, but its own weight grows for ever."""
+    X, y = labelled(0, n, 2)
+    rare = np.zeros(n)
+    rare[np.flatnonzero(y == 1)[:rows]] = 1
+    columns = [X, X[:, 0] + rare] if hidden else [X, rare]
+    with pytest.raises(ValueError, match="l2 must be above 0 here"):
+        lm.fit_logistic(np.column_stack(columns), y, 0)
+    rare[np.flatnonzero(y == 0)[0]] = 1  # one row of the other class, and there is a best w
+    w, b = lm.fit_logistic(np.column_stack([X, rare]), y, 0)
+    agree("p of the rare rows", lm.predict_logistic(np.column_stack([X, rare]), w, b)[rare == 1].sum(), rows, 1e-8, "(11) = 0")
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12])
+def test_fit_logistic_without_a_price_does_not_mind_the_units(unit):
+    X, y = labelled(1)
+    w, b = lm.fit_logistic(X, y, 0)
+    w_unit, b_unit = lm.fit_logistic(X * [1, unit, 1], y, 0)
+    agree("w", w_unit * [1, unit, 1], w, 1e-8, "only a unit changed")
+    agree("b", b_unit, b, 1e-8, "only a unit changed")
 
 
 def test_fit_logistic_ignores_what_a_repeated_or_constant_column_adds():
@@ -677,6 +730,8 @@ def test_fit_scaler_and_scale_by_hand():
     assert np.array_equal(X, before)
     far = np.array([[998, -0.1], [1002, -0.1], [998, -0.1], [1002, -0.1], [998, -0.1], [1002, -0.1]])
     agree("small beside the mean, and a rounded constant", lm.fit_scaler(far)[1], [2, 1], *BY_HAND)
+    tiny = np.array([[0, 1e-20], [0, 3e-20]])
+    agree("zeros, and small numbers", lm.fit_scaler(tiny)[1] / [1, 1e-20], [1, 1], *BY_HAND)
     with pytest.raises(ValueError, match="X must have 2 dimension"):
         lm.fit_scaler([1.0, 2])
 
@@ -805,6 +860,13 @@ def test_evaluate_table_prints_what_scikit_learn_finds_by_the_same_way(kind, tmp
         for t in [0.5, np.mean(y[train])]:
             found, alarms = np.sum(y[test][p >= t]), np.sum(1 - y[test][p >= t])
             assert f"p >= {t:.2f} finds {found} of {y[test].sum()}, with {alarms} false alarms\n" in out
+
+
+def test_evaluate_table_tries_five_prices(tmp_path, monkeypatch):
+    tried, exact = [], lm.cross_validate
+    monkeypatch.setattr(lm, "cross_validate", lambda X, y, folds, fit, *rest: tried.append(fit.keywords["l2"]) or exact(X, y, folds, fit, *rest))
+    lm.evaluate_table(write_csv(tmp_path / "t.csv", "number"), "target")
+    assert tried == [0.01, 0.1, 1, 10, 100]
 
 
 # --- Input that nobody should send
