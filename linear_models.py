@@ -430,7 +430,7 @@ def demo_logistic(plot=False):
     w, b = fit_logistic(few, y, l2=0)
     rows.append(compare_weights("logistic l2=0", w, b, model, "logistic"))
     best = J(np.append(w, b))
-    print(f"  2 of them: 100 steps of gradient descent end {losses[100] - best:.2f} above Newton's J")
+    print(f"  2 of them: after 100 steps of descent J is {losses[100] - best:.2f} above Newton's")
     w, b = fit_logistic(X, y, l2=1.0)
     print(f"  all 30, with a price of l2=1: {accuracy(y, X @ w + b > 0):.3f} right")
     model = sklearn_logistic(X, y, l2=1.0)
@@ -694,8 +694,8 @@ def demo_kernel_svm(plot=False):
     for name, C, gamma in [("gamma=2000", 10, 2000), ("linear", 1, None), ("gamma=2", 10, 2)]:
         model = fit_kernel_svm(X, y, C, gamma)
         z, new_z = predict_kernel_svm(X, model), predict_kernel_svm(new_X, model)
-        right, new = accuracy(y, z > 0), accuracy(new_y, new_z > 0)
-        print(f"  {name:10} {len(model.support):3} support vectors: right {right:.3f}, new {new:.3f}")
+        old, new = accuracy(y, z > 0), accuracy(new_y, new_z > 0)
+        print(f"  {name:10} {len(model.support):3} support vectors, right {old:.3f}, new {new:.3f}")
         library = sklearn_kernel_svm(X, y, C, gamma)
         rows += [compare(f"SVM z, {name}", z, library.decision_function(X), *ALLOWED["kernel svm"])]
         theirs = np.sort(library.support_)
