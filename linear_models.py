@@ -374,10 +374,10 @@ def newton(J, slopes, theta, name, steps=100):
         real = s > len(s) * np.finfo(float).eps * s[-1]
         step = V[:, real] @ (V[:, real].T @ (g / size) / s[real]) / size
         t = 1.0
-        while (new := J(theta - t * step)) > loss * (1 + 1e-12):
+        while (new := J(theta - t * step)) > loss + 1e-14 * (1 + loss):
             t /= 2
         theta, loss = theta - t * step, new
-        if g @ step <= 1e-15 * (1 + loss):
+        if g @ step <= 1e-14 * (1 + loss):
             break
     else:
         warnings.warn(f"{name}: J could fall by {g @ step / 2:.1e} more", DidNotConverge, 3)

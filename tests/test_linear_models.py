@@ -472,6 +472,14 @@ def test_fit_logistic_refuses_separable_classes_without_a_price(x, y):
     agree("w with a price", w, lm.sklearn_logistic(X, y, 1e-3).coef_[0], *ALLOWED["logistic"])
 
 
+def test_fit_logistic_refuses_thirty_columns_that_separate_without_a_warning():
+    from sklearn.datasets import load_breast_cancer
+
+    X, y = load_breast_cancer(return_X_y=True)
+    with pytest.raises(ValueError, match="the classes can be separated"):
+        lm.fit_logistic(lm.scale(X, *lm.fit_scaler(X)), y, 0)
+
+
 @pytest.mark.parametrize("hidden", [False, True], ids=["bare", "hidden in a difference"])
 @pytest.mark.parametrize("rows", [1, 3, 20])
 @pytest.mark.parametrize("n", [100, 1000, 10_000])
