@@ -187,8 +187,8 @@ hardly shrink, weak ones almost to zero. That is a systematic error (bias), acce
 scatter (variance). λ also brings κ down, so that XᵀX is good enough here.
 
 **What people get wrong.** The intercept must stay free, else the fit would depend on where a
-thermometer has its zero. And it depends on units: per kilometre a weight is 1000 times what it is
-per metre, its price a million times. Scale the columns first.
+thermometer has its zero. And prices depend on units: per kilometre a weight is 1000 times what it
+is per metre, its price a million times. Scale the columns first.
 **When it fails.** Every feature keeps a weight, even where only a few matter.
 """
 # %%
@@ -468,6 +468,7 @@ def minimize_lbfgs(loss_and_gradient, x, tol, steps):
     """x near the minimum, and the largest slope left there. Explained in optimization.py."""
     loss, g = loss_and_gradient(x)
     pairs = []  # the last ten steps s, each with v, the change of g along it
+    scale = 1 / (1 + np.abs(g).sum())  # so that the first step is short
     for _ in range(steps):
         if np.abs(g).max() <= tol:
             break
@@ -475,8 +476,7 @@ def minimize_lbfgs(loss_and_gradient, x, tol, steps):
         for s, v in reversed(pairs):
             shares.append(s @ p / (s @ v))
             p = p - shares[-1] * v
-        s, v = pairs[-1] if pairs else (g / np.abs(g).sum(), g)  # so that the first step is short
-        p = s @ v / (v @ v) * p
+        p = scale * p
         for s, v in pairs:
             p = p + s * (shares.pop() - v @ p / (s @ v))
         t = 1.0
@@ -485,6 +485,7 @@ def minimize_lbfgs(loss_and_gradient, x, tol, steps):
         s, v = t * p, new[1] - g
         if s @ v > 0:
             pairs = [*pairs, (s, v)][-10:]
+            scale = s @ v / (v @ v)
         x, (loss, g) = x + s, new
     return x, np.abs(g).max()
 
@@ -493,8 +494,7 @@ def fit_softmax(X, y, l2, steps=5000):
     Raises ValueError if l2 is 0 and W gets every row right: a longer W is better still."""
     X, y = check_labels(X, y)
     check_number("l2", l2, least=0)
-    mean = X.mean(axis=0)
-    X1 = add_ones(X - mean)  # moves b alone, as b is free, and makes the valley less long
+    X1 = add_ones(X - X.mean(axis=0))  # moves b alone, as b is free, and rounds the valley
     n, k = len(y), y.max() + 1
     true = np.arange(n), y  # where P holds the p of the true classes
     price = np.append(np.full(X.shape[1], l2), 0)[:, None]  # for each row of [W, b]
@@ -511,7 +511,7 @@ def fit_softmax(X, y, l2, steps=5000):
         raise ValueError("l2 must be above 0 here: the classes can be separated, no W is best")
     if slope > tol:
         warnings.warn(f"softmax: slope {slope:.1e} left after {steps} steps", DidNotConverge, 2)
-    return Wb[:-1], Wb[-1] - mean @ Wb[:-1]
+    return Wb[:-1], Wb[-1] - X.mean(axis=0) @ Wb[:-1]
 
 def predict_softmax(X, W, b):
     """Probability of each class, (n, k); each row adds up to 1."""
@@ -606,15 +606,15 @@ Compare with examples instead of weighing features. A score is a sum of similari
 
     z(x) = Σᵢ βᵢ K(xᵢ, x) + b,           K(x, x') = exp(-γ‖x - x'‖²)                           (18)
 
-with γ (gamma) for how fast similarity fades; K(x, x') = x·x' gives the straight line. The least
-½‖w‖² + C Σᵢ max(0, 1 - sᵢzᵢ), b free, has a mix w = Σᵢ βᵢxᵢ of examples, and its β solves another
-problem, the dual, which meets the examples in products xᵢ·xⱼ alone. Call those Kᵢⱼ:
+with γ (gamma) for how fast similarity fades; K(x, x') = x·x' gives the straight line. Where
+½‖w‖² + C Σᵢ max(0, 1 - sᵢzᵢ) is least, b being free, w is a mix Σᵢ βᵢxᵢ of examples. The best β
+solves another problem, the dual, which meets the examples in products xᵢ·xⱼ alone. Call those Kᵢⱼ:
 
     maximise Σᵢ sᵢβᵢ - ½ βᵀKβ            where Σᵢ βᵢ = 0 and 0 ≤ sᵢβᵢ ≤ C                      (19)
     its slope in βᵢ: gᵢ = sᵢ - Σⱼ Kᵢⱼβⱼ                                                        (20)
 
 One β alone cannot move, since the sum must stay 0. Sequential minimal optimisation (SMO) moves two:
-βᵢ up and βⱼ down by t. That has a best t, cut short where a β meets its bound:
+βᵢ up and βⱼ down by t. The best t is a formula, cut short where a β meets its bound:
 
     gain t(gᵢ - gⱼ) - ½t²c,       c = Kᵢᵢ + Kⱼⱼ - 2Kᵢⱼ,       t = (gᵢ - gⱼ) / c                (21)
 

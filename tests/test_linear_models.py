@@ -431,6 +431,7 @@ def test_newton_is_handed_an_objective_with_its_true_slopes_and_curvatures(fit, 
 
     def spy(objective, slopes, theta, name, **options):
         handed.update(objective=objective, slopes=slopes)
+        assert not theta.any(), "it starts at zero"
         return theta
 
     monkeypatch.setattr(lm, "newton", spy)
@@ -562,23 +563,39 @@ def test_minimize_lbfgs_stays_where_no_step_goes_down():
 @pytest.mark.parametrize("l2", [0, 0.7])
 def test_fit_softmax_hands_over_a_loss_with_its_true_slopes(l2, monkeypatch):
     X, y = labelled(7, k=3)
+    X[0, 0] = -9
     handed = []
-    monkeypatch.setattr(lm, "minimize_lbfgs", lambda f, theta, tol, steps: handed.append(f) or (theta, 0))
+    monkeypatch.setattr(lm, "minimize_lbfgs", lambda f, theta, tol, steps: handed.extend([f, theta, tol]) or (theta, 0))
     lm.fit_softmax(X, y, l2)
+    assert handed[1].shape == (12,) and not handed[1].any(), "it starts at zero"
+    largest = 9 + X[:, 0].mean()
+    agree("tol is 1e-8 times 80 rows", handed[2] / largest, 80e-8, *BY_HAND)
     theta = 3 * np.random.default_rng(0).normal(size=12)  # some p are below 1e-3 here
     slopes = slope_of(lambda t: handed[0](t)[0], theta)
     agree("slopes", handed[0](theta)[1], slopes, 1e-6, "central differences")
 
 
+def test_minimize_lbfgs_goes_down_where_rounding_hides_it():
+    """Beside 1e8 the last differences of J are rounding: they must not stop it."""
+    H, c = np.diag([1.0, 10, 1000]), np.array([1.0, 1, 1])
+    x, slope = lm.minimize_lbfgs(lambda x: (x @ H @ x / 2 - c @ x + 1e8, H @ x - c), np.full(3, 5.0), tol=1e-9, steps=100)
+    assert slope <= 1e-9
+
+
+def test_minimize_lbfgs_on_a_slope_without_curvature():
+    x, _ = lm.minimize_lbfgs(lambda x: (x.sum(), np.ones(2)), np.zeros(2), tol=1e-9, steps=4)
+    agree("four steps of 1 / (1 + 2)", x, [-4 / 3, -4 / 3], *BY_HAND)
+
+
 def test_minimize_lbfgs_takes_the_direction_of_the_chapter_that_explains_it():
     optimization = pytest.importorskip("optimization")
-    H, c, start = np.diag([1.0, 10, 100]), np.array([1.0, 2, 3]), np.full(3, 2.0)
+    H, c, start = np.diag(np.geomspace(1, 100, 20)), np.arange(1.0, 21), np.full(20, 2.0)
     valley = lambda x: (x @ H @ x / 2 - c @ x, H @ x - c)
-    x = [start] + [lm.minimize_lbfgs(valley, start, tol=0, steps=k)[0] for k in range(1, 6)]
+    x = [start] + [lm.minimize_lbfgs(valley, start, tol=0, steps=k)[0] for k in range(1, 15)]
     g = [H @ at - c for at in x]
-    pairs = [(x[i + 1] - x[i], g[i + 1] - g[i]) for i in range(5)]
-    for i in range(1, 5):
-        step, direction = pairs[i][0], optimization.lbfgs_direction(g[i], pairs[:i])
+    pairs = [(x[i + 1] - x[i], g[i + 1] - g[i]) for i in range(14)]
+    for i in range(1, 14):
+        step, direction = pairs[i][0], optimization.lbfgs_direction(g[i], pairs[max(0, i - 10) : i])
         agree(f"way of step {i + 1}", step / np.linalg.norm(step), direction / np.linalg.norm(direction), 1e-9, "the same two loops")
 
 
