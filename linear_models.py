@@ -290,7 +290,8 @@ def fit_lasso(X, y, l1, l2=0.0, tol=1e-12, sweeps=20_000):
     square = np.maximum(gram.diagonal(), 1e-300).tolist()  # a constant column keeps weight 0
     w, slope = [0.0] * len(mean), moment.copy()
     for sweep in range(sweeps):
-        for j in np.flatnonzero(w) if sweep % 10 else range(len(w)):
+        active = range(len(w)) if sweep % 10 == 0 else np.flatnonzero(w)
+        for j in active:
             rho = float(slope[j]) + square[j] * w[j]
             new = soft_threshold(rho, l1) / (square[j] + l2)  # equation (7)
             if new != w[j]:
@@ -826,8 +827,7 @@ def demo_threshold(plot=False):
         ax.set(xlabel="false alarms / not 8", ylabel="8s found / all 8s", title="Is it an 8?")
     if plot:
         save_plot("linear_models_roc.png", draw)
-    areas = roc_auc(y, p), roc_auc_score(y, p)
-    return report([compare("area under ROC", *areas, *ALLOWED["evaluation"])])
+    return report([compare("ROC area", roc_auc(y, p), roc_auc_score(y, p), *ALLOWED["evaluation"])])
 # Try: give demo_leakage 1000 coin flips instead of 100. Which of the two scores moves?
 
 # %%
