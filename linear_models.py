@@ -653,8 +653,8 @@ def smo(K, s, C, tol, steps):
         j = np.argmax(np.maximum(gap, 0) ** 2 / c[i])  # twice the gain of equation (21)
         up, down = high[i] - beta[i], beta[j] - low[j]
         t = min(gap[j] / c[i, j], up, down)
-        beta[i] = high[i] if t == up else beta[i] + t  # exactly at the bound
-        beta[j] = low[j] if t == down else beta[j] - t
+        beta[i] += t
+        beta[j] -= t
         top[i] = np.inf if t == up else 0
         bottom[j] = np.inf if t == down else 0
         top[j] = bottom[i] = 0
