@@ -398,7 +398,7 @@ def fit_logistic(X, y, l2):
         return X1.T @ (p - y) + price * theta, H  # equation (11)
     theta = newton(J, slopes, np.zeros(X1.shape[1]), "logistic regression")
     certain = np.abs(sigmoid(X1 @ theta) - y)[:, None] < 1e-8
-    rank = np.linalg.matrix_rank
+    rank = np.linalg.matrix_rank  # how many weights the rows decide
     if l2 == 0 and certain.any() and rank(X1 * ~certain) < rank(X1):
         raise ValueError("l2 must be above 0 here: the classes can be separated, no w is best")
     return theta[:-1], theta[-1]
