@@ -397,6 +397,13 @@ def test_newton_halves_a_step_that_would_climb():
     assert np.all(np.diff(np.log(np.cosh(seen))) <= 0) and min(seen) > -3
 
 
+def test_newton_ends_when_the_gain_is_rounding_beside_j():
+    """theta ← theta - tanh(theta): 1, 0.24, 4e-3, 3e-8. Beside 1e8 a gain of 1e-15 is nothing, one of 2e-5 is not."""
+    calls = []
+    lm.newton(lambda t: float(np.cosh(t[0])) + 1e8, lambda t: calls.append(t) or (np.sinh(t), np.diag(np.cosh(t))), np.ones(1), "cosh")
+    assert len(calls) == 4
+
+
 def test_newton_says_how_far_it_got():
     with pytest.warns(DidNotConverge, match="cube: J could fall by"):
         lm.newton(lambda t: float(t[0] ** 4), lambda t: (4 * t**3, np.diag(12 * t**2)), np.ones(1), "cube", steps=2)
@@ -495,6 +502,16 @@ def test_fit_logistic_refuses_a_rare_column_that_comes_with_one_class_alone(n, r
     rare[np.flatnonzero(y == 0)[0]] = 1  # one row of the other class, and there is a best w
     w, b = lm.fit_logistic(np.column_stack([X, rare]), y, 0)
     agree("p of the rare rows", lm.predict_logistic(np.column_stack([X, rare]), w, b)[rare == 1].sum(), rows, 1e-8, "(11) = 0")
+
+
+@pytest.mark.parametrize("x, y", [(-2.5, [0, 0]), (0, [1, 1]), (0, [0, 0])], ids=["p near 0", "class 1", "class 0"])
+def test_fit_logistic_accepts_a_column_that_two_rows_of_one_class_decide(x, y):
+    """Its values are 1 and -1 there: a large weight is wrong for one of them. p = 0.004 is not certain."""
+    X, labels = labelled(2, 60, 1, noise=0.3)
+    X = np.column_stack([np.append(X, [x, x]), np.append(np.zeros(60), [1, -1])])
+    labels = np.append(labels if np.corrcoef(X[:60, 0], labels)[0, 1] > 0 else 1 - labels, y)
+    w, b = lm.fit_logistic(X, labels, 0)
+    agree("w of the column", w[1], 0, 1e-6, "the two rows are mirror images")
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12])
