@@ -307,6 +307,12 @@ def test_fit_lasso_matches_scikit_learn(n, d, seed, l1, l2):
     agree("zeros", w == 0, model.coef_ == 0, *ALLOWED["same choice"])
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-3, 1e3, 1e30])
+def test_fit_lasso_does_not_mind_the_units_of_all_columns(unit):
+    X, y = data(13, 40, 4)
+    agree("w", lm.fit_lasso(X * unit, y, 0.1 * unit)[0] * unit, lm.fit_lasso(X, y, 0.1)[0], 1e-8, "only the unit changed")
+
+
 def test_fit_lasso_gives_a_constant_column_no_weight():
     X, y = data(13, 30, 2)
     w, _ = lm.fit_lasso(np.column_stack([X, np.full(30, 4.0)]), y, 0.1)
