@@ -430,8 +430,7 @@ def demo_logistic(plot=False):
     rows = [compare_weights("gradient descent", w, b, model, "gradient descent")]
     w, b = fit_logistic(few, y, l2=0)
     rows.append(compare_weights("logistic l2=0", w, b, model, "logistic"))
-    best = J(np.append(w, b))
-    print(f"  2 of them: after 100 steps of descent J is {losses[100] - best:.2f} above Newton's")
+    print(f"  2 of them: 100 steps of descent end {losses[100] - J(np.append(w, b)):.2f} above Newton")
     w, b = fit_logistic(X, y, l2=1.0)
     print(f"  all 30, with a price of l2=1: {accuracy(y, X @ w + b > 0):.3f} right")
     model = sklearn_logistic(X, y, l2=1.0)
@@ -487,7 +486,8 @@ def minimize_lbfgs(loss_and_gradient, x, tol, steps):
         if s @ v > 0:
             pairs = [*pairs, (s, v)][-10:]
             scale = s @ v / (v @ v)
-        x, (loss, g) = x + s, new
+        x = x + s
+        loss, g = new
     return x, np.abs(g).max()
 
 def fit_softmax(X, y, l2, steps=5000):
