@@ -430,7 +430,7 @@ def demo_logistic(plot=False):
     rows = [compare_weights("gradient descent", w, b, model, "gradient descent")]
     w, b = fit_logistic(few, y, l2=0)
     rows.append(compare_weights("logistic l2=0", w, b, model, "logistic"))
-    print(f"  2 of them: 100 steps of descent end {losses[100] - J(np.append(w, b)):.2f} above Newton")
+    print(f"  2 of them: 100 steps of descent end {losses[100] - J(np.append(w, b)):.2f} too high")
     w, b = fit_logistic(X, y, l2=1.0)
     print(f"  all 30, with a price of l2=1: {accuracy(y, X @ w + b > 0):.3f} right")
     model = sklearn_logistic(X, y, l2=1.0)
