@@ -26,14 +26,12 @@ from functools import partial
 
 import numpy as np
 
-from utils import (
-    DidNotConverge, accuracy, check_array, check_labels, check_number, check_X, check_Xy, compare,
-    confusion_matrix, k_fold, log_loss, make_moons, r2_score, read_table, report, roc_auc,
-    roc_curve, run_chapter, save_plot, stratified_k_fold, train_test_split,
-)  # fmt: skip
+from utils import DidNotConverge, accuracy, check_array, check_labels, check_number, check_X
+from utils import check_Xy, compare, confusion_matrix, k_fold, log_loss, make_moons, r2_score
+from utils import read_table, report, roc_auc, run_chapter, save_plot, stratified_k_fold
+from utils import train_test_split
 
-# How close scratch and library must be, relative to max(1, largest number), and why.
-ALLOWED = {
+ALLOWED = {  # how close scratch and library must be, relative to max(1, largest number), and why
     "linear regression": (1e-10, "two direct solvers: where cond < 1e5 only rounding differs"),
     "gradient descent": (1e-6, "enough steps for six digits in the slowest direction"),
     "ridge": (1e-10, "two direct solvers: only rounding differs"),
@@ -823,7 +821,9 @@ def demo_threshold(plot=False):
         right, cost = accuracy(y, p >= t), 10 * missed + alarms
         print(f"  p >= {t:<7.3f}  {right:.3f}  {found:4}/{y.sum()}  {alarms:12}  {cost:5}")
     def draw(ax):
-        ax.plot(*roc_curve(y, p)[:2])
+        t = np.append(np.inf, np.sort(p)[::-1])  # every threshold, from "never" to "always"
+        alarms, found = [(p[y == label, None] >= t).mean(axis=0) for label in (0, 1)]
+        ax.plot(alarms, found)
         ax.set(xlabel="false alarms / not 8", ylabel="8s found / all 8s", title="Is it an 8?")
     if plot:
         save_plot("linear_models_roc.png", draw)
