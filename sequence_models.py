@@ -294,7 +294,8 @@ def causal_mask(steps):
 def softmax(s):
     """Weights along the last axis that sum to 1; nothing but zeros where all s are -inf."""
     e = np.exp(s - s.max(axis=-1, keepdims=True, initial=-1e300))  # a finite maximum, always
-    return e / np.maximum(e.sum(axis=-1, keepdims=True), 1)  # the sum is at least 1; all masked: 0
+    e /= np.maximum(e.sum(axis=-1, keepdims=True), 1)  # the sum is at least 1; all masked: 0
+    return e
 
 def attention(q, k, v, mask=None):
     """Equation (9), Vaswani et al. (2017): q (.., T, d), k (.., N, d), v (.., N, e) and mask
@@ -307,7 +308,7 @@ def attention(q, k, v, mask=None):
     if mask is not None:
         if np.shape(mask) != s.shape[-2:] or np.asarray(mask).dtype != bool:
             raise ValueError(f"mask must hold booleans in shape {s.shape[-2:]}, (T, N)")
-        s = np.where(mask, s, -np.inf)
+        np.copyto(s, -np.inf, where=np.logical_not(mask))
     p = softmax(s)
     o = p @ v
     def back(do):  # equation (10); what is masked has p = 0 and so no gradient
@@ -389,14 +390,6 @@ gradients to add up. Logits score each token as the next. Biases left out:
     x = tokens[id] + positions[t],   the blocks,   logits = LayerNorm(x) tokensᵀ           (11)
     block: x ← x + MultiHead(LayerNorm(x)),   x ← x + max(0, LayerNorm(x) W_up) W_down     (12)
 
-The loss L is the mean surprise at the next token; thanks to the mask, at all steps at once:
-
-    L = -1/(BT) Σ log softmax(logits)[next id]                                             (13)
-
-**Perplexity** is exp(L): one is as unsure as between that many equally likely tokens. It means
-nothing alone: below stand counts of letters and of pairs, and the best possible, as each of our
-made-up lines is one of 18, and that is all there is to guess.
-
 **When it fails.** No step sees further back than the context C, where the positions end.
 """
 # %%
@@ -447,9 +440,9 @@ def gpt_block(block, x, mask=None, past=None):
         return dx + dx1, Block(*dheads, *dW_up, *dW_down, *dnorm1, *dnorm2)
     return x + down, kv, back
 
-def check_tokens(name, ids, vocab, ndim):
-    """Token ids as an array of integers, each from 0 to vocab - 1."""
-    ids = check_array(name, ids, ndim)
+def check_tokens(name, ids, vocab, *shape):
+    """Token ids as an array of integers of this shape (None: any), each from 0 to vocab - 1."""
+    ids = check_shape(name, ids, *shape)
     bad = ids[(ids % 1 != 0) | (ids < 0) | (ids >= vocab)]
     if len(bad):
         raise ValueError(f"{name} must hold whole numbers from 0 to {vocab - 1}, not {bad[0]:g}")
@@ -458,7 +451,7 @@ def check_tokens(name, ids, vocab, ndim):
 def gpt(model, tokens, past=None):
     """Equation (11): tokens (B, T) -> logits (B, T, V) and (K, V) of each block; back(dlogits) ->
     a GPT of gradients. past: (K, V) of each block for the steps before, kept by an earlier call."""
-    tokens = check_tokens("tokens", tokens, len(model.tokens), ndim=2)
+    tokens = check_tokens("tokens", tokens, len(model.tokens), None, None)
     begin = past[0][0].shape[2] if past else 0  # the steps in K of the first block
     end, context = begin + tokens.shape[1], len(model.positions)
     if end > context:
@@ -486,6 +479,24 @@ def gpt(model, tokens, past=None):
         return GPT(dtokens, dpositions, *map(np.stack, zip(*dblocks)), *dnorm)
     return logits, kvs, back
 
+# %% [markdown]
+"""
+### A tiny GPT in training and at work: what does it learn, and how does it write?
+
+The loss L is the mean surprise at the next token; thanks to the mask, at all steps at once:
+
+    L = -1/(BT) Σ log softmax(logits)[next id]                                             (13)
+
+**Perplexity** is exp(L): one is as unsure as between that many equally likely tokens. It means
+nothing alone: below stand counts of letters and of pairs, and the best possible, as each of our
+lines is one of 18 and holds no other choice (1.13 on windows of 32, which begin inside a line).
+
+**Writing** appends tokens drawn from softmax(logits / temperature). Temperature 1 is what the model
+believes, 0 takes the likeliest, above 1 evens the odds; top-k cuts off all but the k likeliest. No
+old step sees a new one, so old keys and values stay. A key-value cache keeps them, as long as the
+window does not move: a token then costs one row, not T.
+"""
+# %%
 def cross_entropy(logits, targets):
     """Equation (13): L, and its gradient dlogits = (softmax - onehot of the target)/(BT)."""
     z = logits - logits.max(axis=-1, keepdims=True)
@@ -496,8 +507,8 @@ def cross_entropy(logits, targets):
 def gpt_gradients(model, tokens, targets):
     """The loss of predicting targets (B, T) from tokens (B, T), and a GPT of gradients."""
     logits, _, back = gpt(model, tokens)
-    targets = check_shape("targets", targets, *logits.shape[:2])
-    loss, dlogits = cross_entropy(logits, check_tokens("targets", targets, logits.shape[2], 2))
+    targets = check_tokens("targets", targets, logits.shape[2], *logits.shape[:2])
+    loss, dlogits = cross_entropy(logits, targets)
     return loss, back(dlogits)
 
 def train(model, gradient, batches, lr=0.01, weight_decay=0.01):  # explained in optimization.py
@@ -528,16 +539,6 @@ def make_text(rng, lines):
     pairs = [(rng.choice(names), *rng.choice(things).split()) for _ in range(lines)]
     return "".join(f"{name.format(thing)} wants {it} back.\n" for name, thing, it in pairs)
 
-# %% [markdown]
-"""
-### A tiny GPT at work: how does it write?
-
-It appends tokens drawn from softmax(logits / temperature). Temperature 1 is what the model
-believes, 0 takes the likeliest, above 1 evens the odds; top-k cuts off all but the k likeliest. No
-old step sees a new one, so old keys and values stay. A key-value cache keeps them, as long as the
-window does not move: a token then costs one row, not T.
-"""
-# %%
 def pick_token(logits, u, temperature=1.0, top_k=None):
     """One token, drawn from softmax(logits (V,) / temperature) by a uniform number 0 < u ≤ 1.
     Temperature 0 takes the likeliest. top_k keeps the k largest logits, ties included."""
@@ -553,7 +554,7 @@ def pick_token(logits, u, temperature=1.0, top_k=None):
 
 def generate(model, prompt, uniforms, temperature=1.0, top_k=None):
     """The prompt (n,), then a token for each of the uniforms."""
-    ids = check_tokens("prompt", prompt, len(model.tokens), ndim=1).tolist()
+    ids = check_tokens("prompt", prompt, len(model.tokens), None).tolist()
     context, past = len(model.positions), None
     for u in uniforms:
         if len(ids) > context:  # the window moves
@@ -629,7 +630,7 @@ def demo_gpt(plot=False):
     theirs = torch_train_gpt(start, batches[:20])
     losses = compare("GPT losses, 20 steps", losses[:20], theirs, *ALLOWED["GPT"])
     return report([losses, *show_writing(model, letters, test[:21])])
-# Try: causal_mask all True, and size=(400, 12). Perplexity falls below the best possible. Why?
+# Try: causal_mask all True, and size=(400, 12). Perplexity falls below the best. What is written?
 
 # %% [markdown]
 """
@@ -695,7 +696,7 @@ def encode(bpe, text):
 
 def decode(bpe, ids):
     """The text of tokens. Bytes that are no UTF-8, half a character, give the mark U+FFFD."""
-    ids = check_tokens("ids", ids, len(bpe.tokens), ndim=1) if len(ids) else []
+    ids = check_tokens("ids", ids, len(bpe.tokens), None) if len(ids) else []
     return b"".join(bpe.tokens[i] for i in ids).decode(errors="replace")
 
 # %%
