@@ -106,7 +106,8 @@ def unroll(step, weights, x, h0, *c0):
     T, B, _ = x.shape
     states = [check_shape(name, s, B, H) for name, s in zip(["h0", "c0"], [h0, *c0])]
     a, to_x = affine(x, weights.Wx, weights.bx)  # the inputs' part of all steps at once
-    h, to_steps = np.empty((T + 1, B, H)), []
+    to_steps = []
+    h = np.empty((T + 1, B, H))
     h[0] = states[0]
     for t in range(T):
         states, to_step = step(a[t], h[t] @ weights.Wh + weights.bh, *states)
@@ -130,8 +131,8 @@ def unroll(step, weights, x, h0, *c0):
 ### Gates: how does an LSTM or a GRU remember?
 
 Do not rewrite the state, add to it. Gates between 0 and 1 decide how much stays. The LSTM (long
-short-term memory) cuts aₜ + uₜ into four parts, i, f, n, o, and has two states, h and c. On the way
-back c is a road with nothing on it but f, and no matrix:
+short-term memory; its gate f is from Gers et al., 2000) cuts aₜ + uₜ into four parts and has two
+states, h and c. On the way back c is a road with nothing on it but f, and no matrix:
 
     i, f, o = σ(a_i + u_i), σ(a_f + u_f), σ(a_o + u_o)   and   n = tanh(a_n + u_n)          (5)
     cₜ = f ⊙ cₜ₋₁ + i ⊙ n,   hₜ = o ⊙ tanh(cₜ)                                              (6)
@@ -153,8 +154,7 @@ def sigmoid(a):
     return 0.5 + 0.5 * np.tanh(0.5 * a)
 
 def lstm_step(a, u, h, c):
-    """Equations (5), (6): new h, c; back(g, dc) -> da, du, 0, dc. Hochreiter and Schmidhuber
-    (1997); the gate f is from Gers, Schmidhuber and Cummins (2000)."""
+    """Equations (5), (6): new h, c; back(g, dc) -> da, du, 0, dc. Hochreiter, Schmidhuber 1997."""
     a_i, a_f, a_n, a_o = np.split(a + u, 4, axis=1)
     i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)
     n = np.tanh(a_n)
@@ -356,8 +356,8 @@ def compare_attention(rng, title, mask):
     dx, gradients = back(y)
     run = lambda x: module(x, x, x, attn_mask=tensor(~mask))[:1]
     theirs = torch_gradients(run, [x], [y], module)
-    names, ours = "y dx dW_in db_in dW_out db_out", [y, dx, *gradients]
-    return alone + compare_layer(f"{title} heads", names, ours, theirs)
+    names = "y dx dW_in db_in dW_out db_out"
+    return alone + compare_layer(f"{title} heads", names, [y, dx, *gradients], theirs)
 
 def demo_attention(plot=False):
     """Every letter looks for letters like itself: the weights P as a table."""
@@ -555,7 +555,8 @@ def pick_token(logits, u, temperature=1.0, top_k=None):
 def generate(model, prompt, uniforms, temperature=1.0, top_k=None):
     """The prompt (n,), then a token for each of the uniforms."""
     ids = check_tokens("prompt", prompt, len(model.tokens), None).tolist()
-    context, past = len(model.positions), None
+    context = len(model.positions)
+    past = None
     for u in uniforms:
         if len(ids) > context:  # the window moves
             past = None
@@ -677,8 +678,7 @@ def train_bpe(text, vocab):
         if not counts:
             break
         a, b = min(counts, key=lambda pair: (-counts[pair], pair))
-        token = len(bpe.tokens)
-        bpe.merges[a, b] = token
+        token = bpe.merges[a, b] = len(bpe.tokens)
         bpe.tokens.append(bpe.tokens[a] + bpe.tokens[b])
         words = [(merge_pair(ids, (a, b), token), n) for ids, n in words]
     return bpe
@@ -701,8 +701,7 @@ def decode(bpe, ids):
 
 # %%
 def tokenizers_bpe(text, vocab):
-    """The library version: tokenizers.Tokenizer, trained on the same pieces. It is Rust, and over
-    ten times as fast. It writes each byte as a printable letter and sorts by these: hence BYTES."""
+    """The library version: Rust, over ten times as fast. It sorts the bytes as our BYTES does."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     tokenizer, level = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel
     pieces = pre_tokenizers.Split(Regex(PIECE.pattern), "isolated")
@@ -743,9 +742,9 @@ value one season ago. The season is the shortest lag at which the past nearly re
 
 **When it fails.** A change that the training part never saw is unknown to every model.
 **What people get wrong.** A random split puts the neighbours of each test window, which share all
-values but one, into the training part, where a model looks them up; a random walk, which nobody can
-forecast, then seems easy. Split by time: train on the past, test on the future. Each of our folds
-trains on what came before it, less a gap of ahead - 1 rows, whose targets lie in the test part.
+values but one, into the training part, where a model looks them up: a random walk, which nobody can
+forecast, seems easy. Train on the past, test on the future: there the walk is where it never was.
+Each fold leaves a gap of ahead - 1 rows before its test part, as their targets lie in it.
 """
 # %%
 Forecaster = namedtuple("Forecaster", [*Recurrent._fields, "w", "b"])  # an RNN, w (H,), b (1,)
@@ -801,7 +800,7 @@ def forecaster_gradients(model, X, y):
     return mse(y, forecasts), Forecaster(*back(dh)[2], dout @ h[-1], dout.sum(keepdims=True))
 
 def fit_rnn(X, y, cut):
-    """An RNN fitted to the first `cut` windows less their last value, and its other forecasts."""
+    """An RNN fitted to the first `cut` windows, less their last value; forecasts of the others."""
     rng, last = np.random.default_rng(0), X[:, -1]
     spread = (y - last)[:cut].std() or 1.0  # the training part alone decides
     windows, changes = (X - last[:, None]) / spread, (y - last) / spread
@@ -862,16 +861,17 @@ def demo_forecast(plot=False):
     print("\n== Forecasting: does the model beat no model? ==\n")
     rng = np.random.default_rng(0)
     series = make_series(rng, 400)
-    forecasts, y, rnn = forecast_all(series, p=24)
-    show_forecasts(forecasts, y, plot)
+    forecasts, truth, rnn = forecast_all(series, p=24)
+    show_forecasts(forecasts, truth, plot)
     X, y = make_windows(series, 24)
     ours, model = np.append(*fit_autoregression(X, y)), sklearn_autoregression(X, y)
     theirs = np.append(model.coef_, model.intercept_)
     rows = [compare("autoregression w, b", ours, theirs, *ALLOWED["autoregression"])]
-    h = torch_recurrent("RNN", Recurrent(*rnn[:4]))(tensor(X.T[:, :, None].copy()))[0].detach()
-    rows.append(compare("RNN h", forecast_rnn(rnn, X)[1], h, *ALLOWED["layers"]))
-    folds = zip(time_folds(100, 4, gap=9), TimeSeriesSplit(4, gap=9).split(np.zeros(100)))
-    for i, (a, b) in enumerate(folds):
+    h, _ = torch_recurrent("RNN", Recurrent(*rnn[:4]))(tensor(X.T[:, :, None].copy()))
+    theirs = h[-1].detach().numpy() @ rnn.w + rnn.b
+    rows.append(compare("RNN", forecast_rnn(rnn, X)[0], theirs, *ALLOWED["layers"]))
+    library = TimeSeriesSplit(4, gap=9).split(np.zeros(100))
+    for i, (a, b) in enumerate(zip(time_folds(100, 4, gap=9), library)):
         rows.append(compare(f"fold {i}", np.append(*a), np.append(*b), *ALLOWED["whole numbers"]))
     show_leak(rng.normal(size=800).cumsum())
     return report(rows)
