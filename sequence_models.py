@@ -125,7 +125,6 @@ def unroll(step, weights, x, h0, *c0):
         return dx, later, *dc, Recurrent(dWx, dWh, dbx, du.sum(axis=(0, 1)))
     return h[1:], states, back
 
-
 # %% [markdown]
 """
 ### Gates: how does an LSTM or a GRU remember?
@@ -571,7 +570,7 @@ def torch_gpt(model):
     (V, E), blocks = model.tokens.shape, list(zip(*model[2:-2]))
     layer = nn.TransformerEncoderLayer(E, E // HEAD, 4 * E, 0.0, batch_first=True, norm_first=True)
     encoder = nn.TransformerEncoder(layer, len(blocks), nn.LayerNorm(E), enable_nested_tensor=False)
-    tables = [nn.Embedding(V, E), nn.Embedding(len(model.positions), E)]  # not transposed, as ours
+    tables = [nn.Embedding(V, E), nn.Embedding(len(model.positions), E)]  # as ours: hence .T below
     arrays = [model.tokens.T, model.positions.T, *(array for block in blocks for array in block)]
     return torch_copy(nn.ModuleList([*tables, encoder]), [*arrays, model.gain, model.bias])
 

@@ -11,7 +11,7 @@ from conftest import agree
 
 import linear_models
 import sequence_models as sm
-from utils import make_series, mse
+from utils import log_loss, make_series, mse
 
 HAND = (1e-12, "worked by hand")
 SLOPE = (1e-7, "central differences have an error of h squared")
@@ -536,6 +536,13 @@ def test_cross_entropy_by_hand():
     agree("dlogits", dlogits, np.array([[[0.25, -0.25], [-0.5, 0.5]]]) / 2, *HAND)
 
 
+def test_cross_entropy_equals_log_loss_of_utils():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(2, 3, 5)), rng.integers(5, size=(2, 3))
+    p = sm.softmax(logits).reshape(6, 5)
+    agree("L, equation (13)", sm.cross_entropy(logits, targets)[0], log_loss(targets.ravel(), p), *HAND)
+
+
 def test_cross_entropy_of_saturated_logits_stays_finite():
     loss, dlogits = sm.cross_entropy(np.array([[[1e4, 0.0]]]), np.array([[1]]))
     agree("L", loss, 1e4, *HAND)
@@ -1030,7 +1037,13 @@ def test_forecast_all_finds_the_season_and_beats_the_baselines(forecasts):
     assert errors[1] < errors[0] and max(errors[2:]) < 0.8 * min(errors[:2])
 
 
-def test_forecast_all_scales_by_the_spread_of_the_training_part_alone():
+def test_find_period_by_hand():
+    assert sm.find_period(np.array([1, 5, 2, 1, 5, 2, 1, 5, 2, 1])) == 3
+    assert sm.find_period(np.array([0, 9, 0, 9, 0, 9, 0, 9, 0])) == 2  # not 4, which fits as well
+    assert sm.find_period(np.array([0, 0, 3, 1, 1, 4, 2, 2])) == 3  # lag 2 is off by 28/6, lag 3 by 5/5
+
+
+def test_fit_rnn_scales_by_the_spread_of_the_training_part_alone():
     """The same by hand: 12 windows, of which 9 train; their changes have the spread that counts."""
     series, rng = np.random.default_rng(1).normal(size=40).cumsum(), np.random.default_rng(0)
     X, y = sm.make_windows(series, 28)
