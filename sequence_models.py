@@ -471,7 +471,7 @@ def gpt(model, tokens, past=None):
         for to_block in reversed(backs):
             dx, dblock = to_block(dx)
             dblocks.insert(0, dblock)
-        dtokens = dtable.T.copy()  # the table as reader,
+        dtokens = dtable.T  # the table as reader,
         np.add.at(dtokens, tokens, dx)  # and as input: a token counts as often as it stands
         dpositions = np.zeros_like(model.positions)
         dpositions[:end] = dx.sum(axis=0)
