@@ -11,7 +11,7 @@ from conftest import agree
 
 import linear_models
 import sequence_models as sm
-from utils import make_series, mse
+from utils import log_loss, make_series, mse
 
 HAND = (1e-12, "worked by hand")
 SLOPE = (1e-7, "central differences have an error of h squared")
@@ -205,7 +205,7 @@ def test_unroll_of_rnn_lstm_gru_equals_torch_in_outputs_states_and_all_gradients
     ours = [h, *last[::-1], dx, *dstart, *gradients]
     names = ["h", *["c_T", "h_T"][-states:], "dx", *["dh0", "dc0"][:states], "dWx", "dWh", "dbx", "dbh"]
     for name, a, b in zip(names, ours, theirs, strict=True):
-        agree(f"{kind} {name}", a, b, *sm.ALLOWED["recurrent"])
+        agree(f"{kind} {name}", a, b, *sm.ALLOWED["layers"])
 
 
 def test_unroll_back_twice_gives_the_same():
@@ -242,17 +242,17 @@ def test_unroll_refuses_bad_input(x, h0, error, words):
 
 
 def test_unroll_says_which_steps_have_a_cell():
+    """Python's own words name the step, and the c or dc that is missing or too many."""
     rng, x, zero = np.random.default_rng(0), np.zeros((5, 2, 3)), np.zeros((2, 4))
     lstm, gru = sm.init_recurrent(rng, 3, 4, 4), sm.init_recurrent(rng, 3, 4, 3)
-    for step, weights, start in [(sm.lstm_step, lstm, [zero]), (sm.gru_step, gru, [zero, zero])]:
-        with pytest.raises(ValueError, match="lstm_step starts from h0 and c0"):
-            sm.unroll(step, weights, x, *start)
-    for step, weights, start, upstream in [
-        (sm.lstm_step, lstm, [zero, zero], [np.zeros((5, 2, 4))]),
-        (sm.gru_step, gru, [zero], [np.zeros((5, 2, 4)), zero]),
-    ]:
-        with pytest.raises(ValueError, match="back takes dh, and for the LSTM dc"):
-            sm.unroll(step, weights, x, *start)[-1](*upstream)
+    with pytest.raises(TypeError, match=r"lstm_step\(\) missing 1 required positional argument: 'c'"):
+        sm.unroll(sm.lstm_step, lstm, x, zero)
+    with pytest.raises(TypeError, match=r"gru_step\(\) takes 3 positional arguments but 4 were given"):
+        sm.unroll(sm.gru_step, gru, x, zero, zero)
+    with pytest.raises(TypeError, match=r"lstm_step.*missing 1 required positional argument: 'dc'"):
+        sm.unroll(sm.lstm_step, lstm, x, zero, zero)[-1](np.zeros((5, 2, 4)))
+    with pytest.raises(TypeError, match=r"gru_step.*takes 1 positional argument but 2 were given"):
+        sm.unroll(sm.gru_step, gru, x, zero)[-1](np.zeros((5, 2, 4)), zero)
 
 
 def test_unroll_refuses_bad_gradients_and_bad_cells():
@@ -334,7 +334,7 @@ def test_attention_equals_torch_in_output_and_gradients(mask, shape, seed):
     run = torch.nn.functional.scaled_dot_product_attention
     theirs = sm.torch_gradients(lambda *qkv: [run(*qkv, theirs)], [q, k, v], [do])
     for name, a, b in zip(["O", "dQ", "dK", "dV"], [o, *back(do)], theirs, strict=True):
-        agree(name, a, b, *sm.ALLOWED["attention"])
+        agree(name, a, b, *sm.ALLOWED["layers"])
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_multi_head_equals_torch_in_output_and_gradients(heads, causal, batch, s
     module, hidden = sm.torch_multi_head(weights, heads), None if mask is None else torch.tensor(~mask)
     theirs = sm.torch_gradients(lambda x: module(x, x, x, attn_mask=hidden)[:1], [x], [dy], module)
     for name, a, b in zip(["y", "dx", *sm.Heads._fields], [y, dx, *gradients], theirs, strict=True):
-        agree(name, a, b, *sm.ALLOWED["attention"])
+        agree(name, a, b, *sm.ALLOWED["layers"])
 
 
 def test_multi_head_with_the_past_of_earlier_steps_continues_them():
@@ -416,21 +416,9 @@ def test_layer_norm_and_its_gradient_equal_torch():
     theirs = sm.torch_gradients(
         lambda x, g, b: [torch.nn.functional.layer_norm(x, (7,), g, b)], [x, gain, bias], [dy])
     for name, a, b in zip(["y", "dx", "dgain", "dbias"], [y, *back(dy)], theirs, strict=True):
-        agree(name, a, b, *sm.ALLOWED["attention"])
+        agree(name, a, b, *sm.ALLOWED["layers"])
     small = sm.layer_norm(np.array([[[1e-3, -1e-3]]]), np.ones(2), np.zeros(2))[0]
     agree("eps under the root", small, [[[1 / math.sqrt(11), -1 / math.sqrt(11)]]], *HAND)
-
-
-def test_gelu_and_its_slope_equal_torch():
-    import torch
-
-    x = np.linspace(-6, 6, 101)
-    y, slope = sm.gelu(x)
-    gelu = torch.nn.GELU("tanh")
-    theirs = sm.torch_gradients(lambda x: [gelu(x)], [x], [np.ones(101)])
-    agree("gelu", y, theirs[0], *sm.ALLOWED["attention"])
-    agree("slope", slope, theirs[1], *sm.ALLOWED["attention"])
-    agree("gelu is the identity far right, 0 far left", sm.gelu(np.array([-40.0, 0, 40]))[0], [0, 0, 40], *HAND)
 
 
 def torch_gpt_gradients(model, tokens, targets):
@@ -457,19 +445,15 @@ def noisy_gpt(rng, *args, **options):
     return sm.GPT(*(a + 0.3 * rng.normal(size=a.shape) for a in model))
 
 
-def test_layer_norm_and_gelu_agree_with_neural_networks():
-    """explained in neural_networks.py; its GELU is exact, ours the tanh form, 0.0005 apart."""
+def test_layer_norm_agrees_with_neural_networks():
+    """explained in neural_networks.py"""
     networks = pytest.importorskip("neural_networks")
     rng = np.random.default_rng(0)
     x, dy, (gain, bias) = rng.normal(size=(2, 3, 7)), rng.normal(size=(2, 3, 7)), rng.normal(size=(2, 7))
     y, back = sm.layer_norm(x, gain, bias)
     theirs, *pulls = networks.layer_norm(x, gain, bias)
     for a, b in zip([y, *back(dy)], [theirs, *(pull(dy) for pull in pulls)], strict=True):
-        agree("layer norm", a, b, *sm.ALLOWED["attention"])
-    a, slope = sm.gelu(x)
-    theirs, pull = networks.gelu(x)
-    agree("gelu", a, theirs, 1e-3, "the tanh form is not exact")
-    agree("slope", slope, pull(np.ones_like(x)), 2e-3, "the tanh form is not exact")
+        agree("layer norm", a, b, *sm.ALLOWED["layers"])
 
 
 @pytest.mark.parametrize("layers, width", [(2, 32), (1, 8), (3, 16)])
@@ -509,10 +493,10 @@ def test_gpt_loss_logits_and_all_gradients_equal_torch(layers, width, vocab, con
     tokens, targets = rng.integers(vocab, size=(2, batch, steps))
     loss, gradients = sm.gpt_gradients(model, tokens, targets)
     their_loss, logits, theirs = torch_gpt_gradients(model, tokens, targets)
-    agree("logits", sm.gpt(model, tokens)[0], logits, *sm.ALLOWED["attention"])
-    agree("loss", loss, their_loss, *sm.ALLOWED["attention"])
+    agree("logits", sm.gpt(model, tokens)[0], logits, *sm.ALLOWED["layers"])
+    agree("loss", loss, their_loss, *sm.ALLOWED["layers"])
     for name, a, b in zip(sm.GPT._fields, gradients, theirs, strict=True):
-        agree(f"d{name}", a, b, *sm.ALLOWED["attention"])
+        agree(f"d{name}", a, b, *sm.ALLOWED["layers"])
 
 
 def test_gpt_gradient_is_the_slope_of_the_loss():
@@ -550,6 +534,13 @@ def test_cross_entropy_by_hand():
     loss, dlogits = sm.cross_entropy(np.log([[[1.0, 3.0], [1.0, 1.0]]]), np.array([[1, 0]]))
     agree("L, equation (13)", loss, (math.log(4 / 3) + math.log(2)) / 2, *HAND)
     agree("dlogits", dlogits, np.array([[[0.25, -0.25], [-0.5, 0.5]]]) / 2, *HAND)
+
+
+def test_cross_entropy_equals_log_loss_of_utils():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(2, 3, 5)), rng.integers(5, size=(2, 3))
+    p = sm.softmax(logits).reshape(6, 5)
+    agree("L, equation (13)", sm.cross_entropy(logits, targets)[0], log_loss(targets.ravel(), p), *HAND)
 
 
 def test_cross_entropy_of_saturated_logits_stays_finite():
@@ -650,32 +641,18 @@ def test_gpt_logits_by_the_cache_equal_recomputing():
 @pytest.mark.parametrize("prompt", [1, 5, 12])
 @pytest.mark.parametrize("temperature, top_k", [(0, None), (1.0, None), (0.7, 3)])
 def test_generate_with_a_cache_writes_what_recomputing_writes(context, prompt, temperature, top_k):
-    """Also far beyond the context, where the window moves."""
+    """Each token is drawn from the logits of the last `context` tokens, also far beyond the context."""
     rng = np.random.default_rng(context)
     model = noisy_gpt(rng, 6, context, width=8, layers=1)
     start, uniforms = rng.integers(6, size=prompt), 1 - rng.random(20)
-    out = sm.generate(model, start, uniforms, temperature, top_k)
-    assert out == sm.generate(model, start, uniforms, temperature, top_k, cached=False)
-    assert out[:prompt] == start.tolist() and len(out) == prompt + 20
-
-
-def test_generate_looks_at_the_window_it_should():
-    """Each new token is drawn from the logits of the whole window: all of the text while it fits,
-    then from half a context to a full one, again and again."""
-    rng = np.random.default_rng(3)
-    model = noisy_gpt(rng, 6, 4, width=8, layers=1)
-    uniforms, ids, begin = 1 - rng.random(9), [2], 0
+    ids = start.tolist()
     for u in uniforms:
-        if len(ids) - begin > 4:
-            begin = len(ids) - 2  # half of 4, rounded up
-        ids.append(sm.pick_token(sm.gpt(model, [ids[begin:]])[0][0, -1], u))
-    assert sm.generate(model, [2], uniforms) == ids
-    long = [0, 1, 2, 3, 4, 5]
-    first = sm.pick_token(sm.gpt(model, [long[-4:]])[0][0, -1], uniforms[0])
-    assert sm.generate(model, long, uniforms[:1]) == [*long, first]
+        logits, _, _ = sm.gpt(model, [ids[-context:]])
+        ids.append(sm.pick_token(logits[0, -1], u, temperature, top_k))
+    assert sm.generate(model, start, uniforms, temperature, top_k) == ids
 
 
-def test_generate_computes_one_row_per_token_with_the_cache(monkeypatch):
+def test_generate_computes_one_row_per_token_while_the_window_rests(monkeypatch):
     rows, real = [], sm.gpt
     monkeypatch.setattr(sm, "gpt", lambda model, tokens, past: rows.append(len(tokens[0])) or real(model, tokens, past))
     model = sm.init_gpt(np.random.default_rng(0), 6, 8, width=8, layers=1)
@@ -683,10 +660,7 @@ def test_generate_computes_one_row_per_token_with_the_cache(monkeypatch):
     assert rows == [3, 1, 1, 1, 1]
     rows.clear()
     sm.generate(model, [1, 2, 3], [0.5] * 8)
-    assert rows == [3, 1, 1, 1, 1, 1, 4, 1]
-    rows.clear()
-    sm.generate(model, [1, 2, 3], [0.5] * 4, cached=False)
-    assert rows == [3, 4, 5, 6]
+    assert rows == [3, 1, 1, 1, 1, 1, 8, 8]
 
 
 def test_generate_refuses_a_bad_prompt():
@@ -742,7 +716,7 @@ def test_pick_token_equals_torch_given_the_uniforms(temperature, top_k):
             z[z < z.topk(top_k).values[-1]] = -torch.inf
         total = z.softmax(-1).cumsum(-1)
         theirs = int(torch.searchsorted(total, u * total[-1]))
-        agree("token", sm.pick_token(logits, u, temperature, top_k), theirs, *sm.ALLOWED["samples"])
+        agree("token", sm.pick_token(logits, u, temperature, top_k), theirs, *sm.ALLOWED["whole numbers"])
 
 
 @pytest.mark.parametrize("options, error, words", [
@@ -772,10 +746,9 @@ def test_ngram_perplexity_by_hand():
 
 
 def test_make_text_is_drawn_from_18_lines_whose_pronouns_fit():
-    text, nats = sm.make_text(np.random.default_rng(0), 400)
+    text = sm.make_text(np.random.default_rng(0), 400)
     lines = text.splitlines()
     assert len(lines) == 400 and len(set(lines)) == 18 and text.endswith("\n")
-    agree("nats", nats, 400 * math.log(18), *HAND)
     for line in set(lines):
         assert ("ben" in line) == (" his " in line) == (". he " in line) != (". she " in line)
         assert (" them " in line) == ("s. " in line) != (" it " in line)
@@ -783,7 +756,7 @@ def test_make_text_is_drawn_from_18_lines_whose_pronouns_fit():
 
 def test_train_teaches_a_gpt_more_than_pairs_of_letters_know():
     rng = np.random.default_rng(0)
-    text, _ = sm.make_text(rng, 200)
+    text = sm.make_text(rng, 200)
     letters = sorted(set(text))
     ids = np.array([letters.index(c) for c in text])
     windows = np.lib.stride_tricks.sliding_window_view(ids, 17)[rng.integers(len(ids) - 16, size=(80, 16))]
@@ -868,7 +841,7 @@ def test_train_bpe_and_encode_equal_tokenizers(name, vocab):
     assert len(bpe.tokens) == library.get_vocab_size() and list(bpe.merges.values()) == list(range(256, len(bpe.tokens)))
     for sample in TEXTS.values():
         ids = sm.encode(bpe, sample)
-        agree(f"ids of {name}", ids, library.encode(sample).ids, *sm.ALLOWED["tokens"])
+        agree(f"ids of {name}", ids, library.encode(sample).ids, *sm.ALLOWED["whole numbers"])
         assert sm.decode(bpe, ids) == sample
 
 
@@ -931,8 +904,8 @@ def test_time_folds_equal_time_series_split(n, k, gap):
     ours, theirs = sm.time_folds(n, k, gap), list(TimeSeriesSplit(k, gap=gap).split(np.zeros((n, 1))))
     assert len(ours) == len(theirs) == k
     for (train, test), (their_train, their_test) in zip(ours, theirs):
-        agree("train", train, their_train, *sm.ALLOWED["folds"])
-        agree("test", test, their_test, *sm.ALLOWED["folds"])
+        agree("train", train, their_train, *sm.ALLOWED["whole numbers"])
+        agree("test", test, their_test, *sm.ALLOWED["whole numbers"])
         assert train.max() + gap < test.min()
 
 
@@ -1002,14 +975,22 @@ def forecaster_of(rng, width=4):
     return sm.Forecaster(*sm.init_recurrent(rng, 1, width), rng.normal(size=width), rng.normal(size=1))
 
 
+def torch_forecaster(model):
+    """nn.RNN and nn.Linear with our weights."""
+    from torch import nn
+
+    module = nn.ModuleList([nn.RNN(1, len(model.w)), nn.Linear(len(model.w), 1)])
+    return sm.torch_copy(module, [*model[:4], model.w[:, None], model.b])
+
+
 def test_forecast_rnn_equals_torch():
     import torch
 
     rng = np.random.default_rng(0)
     model, X = forecaster_of(rng), rng.normal(size=(6, 5))
-    rnn, linear = sm.torch_forecaster(model)
+    rnn, linear = torch_forecaster(model)
     theirs = linear(rnn(torch.tensor(X.T[:, :, None].copy()))[0][-1])[:, 0].detach().numpy()
-    agree("forecasts", sm.forecast_rnn(model, X)[0], theirs, *sm.ALLOWED["recurrent"])
+    agree("forecasts", sm.forecast_rnn(model, X)[0], theirs, *sm.ALLOWED["layers"])
 
 
 def test_forecaster_gradients_are_the_slopes_of_the_error():
@@ -1028,7 +1009,7 @@ def test_train_of_a_forecaster_follows_torch():
     rng = np.random.default_rng(0)
     model, X, y = forecaster_of(rng), rng.normal(size=(30, 6)), rng.normal(size=30)
     _, losses = sm.train(model, sm.forecaster_gradients, [(X, y)] * 20)
-    rnn, linear = module = sm.torch_forecaster(model)
+    rnn, linear = module = torch_forecaster(model)
     optimizer, theirs = torch.optim.AdamW(module.parameters(), lr=0.01), []
     for _ in range(20):
         loss = ((linear(rnn(torch.tensor(X.T[:, :, None].copy()))[0][-1])[:, 0] - torch.tensor(y)) ** 2).mean()
@@ -1056,7 +1037,13 @@ def test_forecast_all_finds_the_season_and_beats_the_baselines(forecasts):
     assert errors[1] < errors[0] and max(errors[2:]) < 0.8 * min(errors[:2])
 
 
-def test_forecast_all_scales_by_the_spread_of_the_training_part_alone():
+def test_find_period_by_hand():
+    assert sm.find_period(np.array([1, 5, 2, 1, 5, 2, 1, 5, 2, 1])) == 3
+    assert sm.find_period(np.array([0, 9, 0, 9, 0, 9, 0, 9, 0])) == 2  # not 4, which fits as well
+    assert sm.find_period(np.array([0, 0, 3, 1, 1, 4, 2, 2])) == 3  # lag 2 is off by 28/6, lag 3 by 5/5
+
+
+def test_fit_rnn_scales_by_the_spread_of_the_training_part_alone():
     """The same by hand: 12 windows, of which 9 train; their changes have the spread that counts."""
     series, rng = np.random.default_rng(1).normal(size=40).cumsum(), np.random.default_rng(0)
     X, y = sm.make_windows(series, 28)
@@ -1109,7 +1096,7 @@ def test_show_forecasts_says_so_when_a_baseline_wins(capsys):
     sm.show_forecasts({"naive": y + 0.1, "RNN": y + 0.2}, y, False)
     out = capsys.readouterr().out
     assert "lowest: naive. No model beats this baseline" in out
-    assert "0.1  ###############\n" in out and "0.2  " + "#" * 30 + "\n" in out
+    assert "naive                             0.1\n" in out and "RNN                               0.2\n" in out
     sm.show_forecasts({"naive": y + 3.0, "RNN": y + 0.2}, y, False)
     assert capsys.readouterr().out.endswith("lowest: RNN\n")
     sm.show_forecasts({"naive": y, "RNN": y}, y, False)
