@@ -517,8 +517,8 @@ share of the question's terms that x holds, rare ones counting more; one in no t
     score(x) = Σ over rankings of 1 / (c + r(x)),     c = 60: one first place decides little (15)
     next = argmax over x of λ relevance(x) - (1 - λ) max over chosen y of cos(x, y)          (16)
     coverage(q, x) = Σ idf(t) over t in q and x  /  Σ idf(t) over t in q                     (17)
-**When it fails.** Fused with a poor ranking a good one can get worse; diversity costs relevance where
-one passage is right. Here hybrid beats each of the three, (16) changes nothing (see Evaluation).
+**When it fails.** Fused with a poor ranking, a good one can get worse; diversity costs relevance
+where one passage is right. Here hybrid beats each of the three, and (16) changes nothing.
 """
 # %%
 def fuse(rankings, c=60):
