@@ -25,10 +25,6 @@ def random_texts(seed, n=30):
     return [" ".join(rng.choice(WORDS, rng.integers(0, 40), p=chance / chance.sum())) for _ in range(n)]
 
 
-def chunk_document(file, text, size=700):
-    return rag.chunk_all([(file, text)], size)
-
-
 def make_vectors(rng, n, m, d=32, groups=200):
     """Vectors in groups, as real embeddings are, float32: n to store and m queries."""
     group, middle = rng.integers(groups, size=n + m), rng.normal(size=(groups, d))
@@ -106,28 +102,28 @@ def test_chunk_by_size_refuses(size, overlap):
 
 def test_chunk_document_keeps_offsets_lines_and_sections():
     text = "\n\npreface here\n# One\nFirst. Second.\n\n## Two  \n\nThird.\n"
-    chunks = chunk_document("a/b.md", text, size=23)
+    chunks = rag.chunk_document("a/b.md", text, size=23)
     assert [(c.line, c.section, c.text) for c in chunks] == [
         (3, "", "preface here"), (4, "One", "# One\nFirst. Second."), (7, "Two", "## Two  \n\nThird.")]  # fmt: skip
     assert all(text[c.start :].startswith(c.text) and text.count("\n", 0, c.start) + 1 == c.line for c in chunks)
     assert chunks[1].context() == "b One\n# One\nFirst. Second."
-    assert chunk_document("x.txt", " \n ") == []
+    assert rag.chunk_document("x.txt", " \n ") == []
 
 
 def test_chunk_document_reads_what_explains_in_python():
     text = '"""Top."""\ndata = """not this"""\ndef f():\n    r\'\'\'Doc of f.\'\'\'\n    return 1\n"""\n## Head\nCell.\n"""\n'
-    chunks = chunk_document("x.py", text)
+    chunks = rag.chunk_document("x.py", text)
     assert [(c.text, c.line, c.section) for c in chunks] == [
         ("Top.", 1, ""), ("Doc of f.", 4, ""), ("## Head\nCell.", 7, "Head")]  # fmt: skip
     for code in ["a = 1  # one", 'a = """one"""']:
-        assert chunk_document("x.py", code + "\n")[0].text == code
-    assert chunk_document("x.txt", text)[0].text.startswith('"""Top.')
+        assert rag.chunk_document("x.py", code + "\n")[0].text == code
+    assert rag.chunk_document("x.txt", text)[0].text.startswith('"""Top.')
 
 
 @pytest.mark.parametrize("text", ['"""', "'''\n\"\"\"open", "# \n#\n## x", "\f\v\x00\x85", "a" * 5000, '""""""""""'])
 def test_chunk_document_survives_odd_texts(text):
     for name in ["x.py", "x.md"]:
-        for c in chunk_document(name, text):
+        for c in rag.chunk_document(name, text):
             assert text[c.start : c.start + len(c.text)] == c.text and len(c.text) <= 700
 
 
