@@ -399,7 +399,7 @@ Look for a query's neighbours in the few cells whose centres c suit it best:
 
 A query costs cells + nprobe n / cells comparisons, not n. An inverted file (IVF) is the index of a
 book, with places in space for words. Each list is a small product, at which numpy is slow: faiss is
-two to eight times as fast. **When it fails.** A neighbour across a border is missed: so we measure
+two to six times as fast. **When it fails.** A neighbour across a border is missed: so we measure
 recall, the share of the true neighbours found. **What people get wrong.** They add vectors unlike
 those that k-means saw: a few lists swell, and the speed is gone.
 """
@@ -435,8 +435,9 @@ class IVFIndex:
     def search(self, queries, k):
         """Equation (12), query by query: scores and ids, both (m, k)."""
         Q, found = check_vectors("queries", queries, self.centers.shape[1]), []
-        for q in asked(Q, self.metric):
-            cells = smallest(q @ self.table, np.arange(len(self.ids)), self.nprobe)[1]
+        Q = asked(Q, self.metric)
+        near = np.argpartition(Q @ self.table, self.nprobe - 1)[:, : self.nprobe]  # (m, nprobe)
+        for q, cells in zip(Q, near):
             cost = np.concatenate([q @ self.tables[cell] for cell in cells])
             ids = np.concatenate([self.ids[cell] for cell in cells])
             found.append(smallest(cost, ids, k))
