@@ -801,9 +801,12 @@ def newton_100k(n=100_000):
 
 
 @functools.lru_cache(maxsize=2)
-def vectors_and_index(make, n):
-    """Vectors, 100 queries, their true neighbours and an index, which serves several rows."""
-    X, Q = rag.make_vectors(np.random.default_rng(0), n, 100, groups=2000)
+def vectors_and_index(make, n, d=32, groups=2000):
+    """Vectors in groups, as real embeddings are, 100 queries, their true neighbours and an index."""
+    rng = np.random.default_rng(0)
+    group, middle = rng.integers(groups, size=n + 100), rng.normal(size=(groups, d))
+    vectors = middle[group] + 0.6 * rng.normal(size=(n + 100, d))
+    X, Q = np.split(vectors.astype(np.float32), [n])
     return X, Q, rag.FlatIndex(X).search(Q, 10)[1], make(X)
 
 
@@ -812,13 +815,13 @@ def vector_search(make, name, m, nprobe=None):
 
     def row(n=100_000):
         X, Q, exact, index = vectors_and_index(make, n)
-        index.nprobe = nprobe and min(nprobe, index.quantizer.n)
+        index.nprobe = nprobe and min(nprobe, len(index.centers))
         library, asked = rag.faiss_index(index, X), Q[:m]
         found, theirs = (rag.recall(i.search(Q, 10)[1], exact) for i in (index, library))
         row.__doc__ = f"{name}, {m} x 100k: {found:.3f}, {theirs:.3f} found"
 
         def ours():
-            index.nprobe = nprobe and min(nprobe, index.quantizer.n)
+            index.nprobe = nprobe and min(nprobe, len(index.centers))
             return index.search(asked, 10)[0]
 
         return Pair(ours, lambda: library.search(asked, 10)[0], 1e-5)
@@ -850,10 +853,13 @@ def bm25():
     texts = [" ".join(words[i] for i in row) for row in draw[:10_000]]
     queries = [" ".join(words[i] for i in rng.choice(row, 5)) for row in draw[10_000:]]
     index = rag.BM25Index(texts, str.split)
-    matrix = sparse.csc_matrix((index.weights, index.ids, index.border), (10_000, len(index.column)))
+    ids, weights = (np.concatenate(parts) for parts in zip(*index.lists.values()))
+    border = np.append(0, np.cumsum([len(ids) for ids, _ in index.lists.values()]))
+    column = {term: j for j, term in enumerate(index.lists)}
+    matrix = sparse.csc_matrix((weights, ids, border), (10_000, len(column)))
 
     def library(query):
-        columns = [index.column[term] for term in query.split() if term in index.column]
+        columns = [column[term] for term in query.split() if term in column]
         scores = np.asarray(matrix[:, columns].sum(axis=1))[:, 0]
         return -np.sort(np.partition(-scores, 9)[:10])
 

@@ -25,6 +25,12 @@ def random_texts(seed, n=30):
     return [" ".join(rng.choice(WORDS, rng.integers(0, 40), p=chance / chance.sum())) for _ in range(n)]
 
 
+def make_vectors(rng, n, m, d=32, groups=200):
+    """Vectors in groups, as real embeddings are, float32: n to store and m queries."""
+    group, middle = rng.integers(groups, size=n + m), rng.normal(size=(groups, d))
+    return np.split((middle[group] + 0.6 * rng.normal(size=(n + m, d))).astype(np.float32), [n])
+
+
 def same_ids(ours, theirs, tolerance=1e-5):
     """ids equal, except where neighbouring scores tie within rounding: there only scores must agree."""
     (scores, ids), (library, library_ids) = ours, theirs
@@ -44,10 +50,10 @@ def test_cut_by_heading_and_by_sentence_by_hand():
     text = "intro\n# A\none. two! three\n#no heading\n## B\nx"
     assert [text[a:b] for a, b in rag.cut(text, rag.HEADING)] == ["intro\n", "# A\none. two! three\n#no heading\n", "## B\nx"]
     text = 'He left. "Why?" It is, e.g. this one (really!). So?\n\n- item one\n- item two'
-    found = [text[a:b] for a, b in rag.cut(text, rag.SENTENCE_END)]
+    found = [text[a:b] for a, b in rag.cut(text, rag.SENTENCE)]
     assert found == ["He left. ", '"Why?" ', "It is, e.g. this one (really!). ", "So?\n\n", "- item one\n", "- item two"]
     text = "Rows:\n| a | b. |\n|---|\n| c |\n * d | e"
-    assert [text[a:b] for a, b in rag.cut(text, rag.SENTENCE_END)] == ["Rows:\n", "| a | b. |\n", "|---|\n", "| c |\n", " * d | e"]
+    assert [text[a:b] for a, b in rag.cut(text, rag.SENTENCE)] == ["Rows:\n", "| a | b. |\n", "|---|\n", "| c |\n", " * d | e"]
     assert rag.cut("", rag.HEADING) == []
 
 
@@ -134,34 +140,34 @@ def test_terms_by_hand():
     assert rag.terms(" ?! ") == []
 
 
-def test_bounds_by_hand():
-    cost = np.array([[3.0, 1], [1, 5], [2, 1], [1, 1]])
-    assert [rag.bounds(cost, k).tolist() for k in (1, 2, 4)] == [[1, 1], [1, 1], [3, 5]]
-    assert rag.bounds(cost, 5).tolist() == [3e38, 3e38]  # there are no five
-    for groups, n in [(16, 32), (17, 544)]:  # the two smallest are in one group: the next minimum is the bound
-        cost = np.full((n, 1), 9.0)
-        cost[[0, groups, 3]] = [[0], [1], [2]]
-        assert rag.bounds(cost, 2).tolist() == [2]
+def test_smallest_by_hand():
+    cost, ids = np.array([3.0, 1, 2, 1]), np.array([5, 9, 6, 7])
+    for k, expected in [(1, [7]), (2, [7, 9]), (3, [7, 9, 6]), (9, [7, 9, 6, 5])]:
+        found, which = rag.smallest(cost, ids, k)
+        assert which.tolist() == expected and found.tolist() == sorted(cost)[: len(expected)]
+    assert rag.smallest(np.array([]), np.array([], dtype=int), 3)[1].shape == (0,)
+    cost = np.full(33, 9.0)
+    cost[[16, 1, 2]] = 1, 0, 2  # the sample 0, 16, 32 holds 1: what is above it is not looked at
+    assert rag.smallest(cost, np.arange(33), 2)[1].tolist() == [1, 16]
 
 
-@pytest.mark.parametrize("n, m, k", [(5, 3, 2), (15, 3, 1), (16, 3, 1), (17, 2, 1), (300, 4, 10), (5000, 2, 3)])
-def test_bounds_hold_k_costs_and_not_many_more(n, m, k):
+@pytest.mark.parametrize("n, k", [(5, 2), (16, 1), (17, 1), (160, 10), (161, 10), (5000, 3), (5000, 400)])
+def test_smallest_is_the_start_of_a_full_sort(n, k):
     rng = np.random.default_rng(n)
-    for cost in (rng.normal(size=(n, m)), rng.integers(0, 5, size=(n, m)).astype(float)):
-        held, smallest = cost <= rag.bounds(cost, k), np.sort(cost, axis=0)[k - 1]
-        assert np.all(held.sum(axis=0) >= k) and np.all(rag.bounds(cost, k) >= smallest)
-    cost = np.arange(n * m)[rng.permutation(n * m)].reshape(n, m)
-    assert (cost <= rag.bounds(cost, k)).sum(axis=0).max() <= 2 * k + 5
+    ids = rng.permutation(n)
+    for cost in (rng.normal(size=n), rng.integers(0, 5, size=n).astype(np.float32), np.arange(n) * 1.0, -np.arange(n) * 1.0):
+        order = np.lexsort((ids, cost))[:k]
+        found, which = rag.smallest(cost, ids, k)
+        assert np.array_equal(found, cost[order]) and np.array_equal(which, ids[order])
 
 
 def test_tfidf_index_by_hand():
     index = TfidfIndex(["tree tree leaf", "leaf"])
     tree, leaf = 2 * (math.log(3 / 2) + 1), math.log(3 / 3) + 1
     length = math.hypot(tree, leaf)
-    agree("scores", index.scores("leaf"), [leaf / length, 1], *rag.ALLOWED["evaluation"])
-    query = math.hypot(tree / 2, leaf)
-    both = (tree * tree / 2 + leaf * leaf) / (length * query)
-    agree("both words", index.scores("tree leaf"), [both, leaf / query], *rag.ALLOWED["evaluation"])
+    agree("scores", index.scores("leaf"), [leaf * leaf / length, leaf], *rag.ALLOWED["evaluation"])
+    both = (tree * tree / 2 + leaf * leaf) / length  # the cosine, times the length of the query
+    agree("both words", index.scores("tree leaf"), [both, leaf], *rag.ALLOWED["evaluation"])
 
 
 def test_bm25_index_by_hand():
@@ -200,18 +206,24 @@ def test_bm25_index_equals_sklearn(k1, b, seed):
 def test_tfidf_index_equals_the_one_explained_in_embeddings():
     embeddings = pytest.importorskip("embeddings")
     texts = random_texts(5)
-    X = embeddings.tfidf(texts, *embeddings.fit_tfidf(texts))
+    vocabulary, idf = embeddings.fit_tfidf(texts)
+    X = embeddings.tfidf(texts, vocabulary, idf)
     index = TfidfIndex(texts, two_letters)
     ours = np.array([index.scores(text) for text in texts])
-    agree("all cosines", ours, X @ X.T, *rag.ALLOWED["lexical"])
+    counts = np.array([[two_letters(text).count(term) for term in vocabulary] for text in texts])
+    length = np.linalg.norm(counts * idf, axis=1)  # of the queries
+    agree("all cosines", ours, length[:, None] * (X @ X.T), *rag.ALLOWED["lexical"])
 
 
 def test_both_indexes_list_postings_by_term_and_text():
-    index = BM25Index(random_texts(0))
-    assert list(index.column) == sorted(index.column) and list(index.column.values()) == list(range(len(index.df)))
-    for term, j in index.column.items():
-        expected = [i for i, text in enumerate(random_texts(0)) if term in rag.terms(text)]
-        assert index.ids[index.border[j] : index.border[j + 1]].tolist() == expected
+    texts = random_texts(0)
+    for index in (rag.InvertedIndex(texts), TfidfIndex(texts), BM25Index(texts)):
+        assert list(index.lists) == sorted(set().union(*map(rag.terms, texts)))
+        for term, (ids, parts) in index.lists.items():
+            counts = [rag.terms(text).count(term) for text in texts]
+            assert ids.tolist() == np.flatnonzero(counts).tolist() and len(parts) == len(ids)
+            if type(index) is rag.InvertedIndex:
+                assert parts.tolist() == [counts[i] for i in ids]
 
 
 @pytest.mark.parametrize("Index", [TfidfIndex, BM25Index])
@@ -274,7 +286,7 @@ def test_fit_word_vectors_keeps_the_common_terms_and_few_texts():
     assert len(row) <= 3000 and "common" in row and table.shape == (len(row), 3)
     assert list(row.values()) == list(range(len(row)))
     every = rag.TfidfIndex(texts[::2], str.split)
-    assert set(row) <= set(every.column)
+    assert set(row) <= set(every.lists)
     assert rag.fit_word_vectors(["a1 b1", "c1"], 10, str.split)[1].shape[1] == 2  # rank 2
     row, table = rag.fit_word_vectors([""], 3)
     assert row == {} and table.shape == (0, 0)
@@ -282,7 +294,7 @@ def test_fit_word_vectors_keeps_the_common_terms_and_few_texts():
 
 def test_fit_word_vectors_keeps_small_singular_values():
     texts = ["tree leaf " * 30 + "root", "tree leaf " * 30, "seed"]
-    V = rag.fit_word_vectors(texts, 9)[1] / rag.TfidfIndex(texts).idf[:, None]
+    V = rag.fit_word_vectors(texts, 9)[1] / np.array(list(rag.TfidfIndex(texts).idf.values()))[:, None]
     agree("V is orthogonal", V.T @ V, np.eye(3), 1e-8, "the smallest singular value is 0.03")
 
 
@@ -306,26 +318,17 @@ def test_encode_equals_sentence_transformers():
 
 
 # --- Exact index -------------------------------------------------------------------------
-def test_merge_by_hand():
-    best = np.array([[1.0, 4], [2, np.inf]]), np.array([[7, 8], [5, -1]])
-    cost, ids = rag.merge(best, np.array([1, 0, 0, 1]), np.array([2.0, 4, 0, 3]), np.array([3, 6, 9, 1]))
-    assert cost.tolist() == [[0, 1], [2, 2]] and ids.tolist() == [[9, 7], [3, 5]]
-    none = np.array([], dtype=int)
-    cost, ids = rag.merge(best, none, none, none)
-    assert cost.tolist() == best[0].tolist() and ids.tolist() == best[1].tolist()
-    assert [part.tolist() for part in rag.nothing(1, 2)] == [[[np.inf, np.inf]], [[-1, -1]]]
+def test_as_table_fills_up():
+    found = [(np.array([1.0, 4]), np.array([7, 8])), (np.array([-2.0]), np.array([5])), (np.array([]), np.array([], dtype=int))]
+    scores, ids = rag.as_table(found, 2, "l2")
+    assert scores.tolist() == [[1, 4], [0, np.inf], [np.inf, np.inf]] and ids.tolist() == [[7, 8], [5, -1], [-1, -1]]
+    assert rag.as_table(found, 2, "ip")[0].tolist() == [[-1, -4], [2, -np.inf], [-np.inf, -np.inf]]
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("k", [1, 3, 20])
-def test_merge_is_the_start_of_a_full_sort(seed, k):
-    rng = np.random.default_rng(seed)
-    query, cost, ids = rng.integers(0, 5, size=60), rng.integers(0, 4, size=60) * 1.0, rng.permutation(60)
-    first = rag.merge(rag.nothing(5, k), query[:40], cost[:40], ids[:40])
-    found, which = rag.merge(first, query[40:], cost[40:], ids[40:])
-    for row in range(5):
-        full = sorted((c, i) for q, c, i in zip(query, cost, ids) if q == row)[:k]
-        assert [pair for pair in zip(found[row], which[row]) if pair[1] >= 0] == full
+def test_stored_and_asked_make_the_cost_of_equations_9_and_10():
+    X, Q = np.float32([[1, 2], [0, -1], [3, 0]]), np.float32([[1, 1], [-2, 0]])
+    assert (rag.asked(Q, "ip") @ rag.stored(X, "ip")).tolist() == [[-3, 1, -3], [2, 0, 6]]
+    assert (rag.asked(Q, "l2") @ rag.stored(X, "l2")).tolist() == [[1, 5, 5], [13, 5, 25]]
 
 
 def test_flat_index_by_hand():
@@ -346,7 +349,7 @@ COLLECTIONS = [  # n, m, d, k: the first crosses the borders of blocks of 2**21 
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 @pytest.mark.parametrize("n, m, d, k", COLLECTIONS)
 def test_flat_index_equals_faiss(metric, n, m, d, k):
-    X, Q = rag.make_vectors(np.random.default_rng(n + d), n, m, d, groups=20)
+    X, Q = make_vectors(np.random.default_rng(n + d), n, m, d, groups=20)
     index = FlatIndex(X, metric)
     same_ids(index.search(Q, k), rag.faiss_index(index, X).search(Q, k))
 
@@ -363,18 +366,20 @@ def test_flat_index_breaks_ties_by_id():
 
 
 def all_indexes(X, metric="l2"):
-    d = np.shape(X)[1]
-    centers, books = np.arange(3.0 * d).reshape(3, d), np.arange(2.0 * d).reshape(1, 2, d)
-    return [FlatIndex(X, metric), IVFIndex(X, 3, 3, metric, centers=centers), PQIndex(X, 1, 1, metric, codebooks=books)]
+    return [FlatIndex(X, metric), IVFIndex(X, 3, 3, metric), PQIndex(X, 1, 1, metric)]
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip"])
-def test_flat_ivf_and_pq_indexes_may_be_empty(metric):
-    for index in all_indexes(np.zeros((0, 4)), metric):
-        scores, ids = index.search(np.ones((2, 4)), 3)
-        assert ids.tolist() == [[-1] * 3] * 2
-        assert np.all(scores == (np.inf if metric == "l2" else -np.inf))
+def test_flat_index_may_be_empty_and_the_others_say_that_they_cannot(metric):
+    index = FlatIndex(np.zeros((0, 4)), metric)
+    scores, ids = index.search(np.ones((2, 4)), 3)
+    assert ids.tolist() == [[-1] * 3] * 2
+    assert np.all(scores == (np.inf if metric == "l2" else -np.inf))
+    for index in (index, *all_indexes(np.eye(4), metric)):
         assert index.search(np.zeros((0, 4)), 3)[1].shape == (0, 3)
+    for make in (lambda X: IVFIndex(X, 3, 1, metric), lambda X: PQIndex(X, 1, 1, metric)):
+        with pytest.raises(ValueError, match="cells, or"):
+            make(np.zeros((0, 4)))
 
 
 @pytest.mark.parametrize("kind", [list, lambda X: X.astype(np.int64), np.asfortranarray, lambda X: X[::-1][::-1]])
@@ -401,15 +406,16 @@ def test_flat_index_refuses_what_are_no_vectors(bad):
 
 def test_flat_index_holds_float32_up_to_1e15():
     index = FlatIndex([[1e15, -1e15], [0, 1]])
-    assert index.X.dtype == index.squares.dtype == np.float32 and index.search([[0, 0]], 1)[1].tolist() == [[1]]
+    assert index.X.dtype == index.table.dtype == np.float32 and index.search([[0, 0]], 1)[1].tolist() == [[1]]
 
 
 def test_flat_index_refuses_bad_options():
     for metric in ["cosine", None, 2]:
-        for make in [lambda: FlatIndex([[1.0]], metric), lambda: IVFIndex([[1.0]], 1, 1, metric), lambda: PQIndex([[1.0]], 1, 1, metric)]:
+        X = [[1.0], [2.0]]
+        for make in [lambda: FlatIndex(X, metric), lambda: IVFIndex(X, 1, 1, metric), lambda: PQIndex(X, 1, 1, metric)]:
             with pytest.raises(ValueError, match="metric"):
                 make()
-    for index in all_indexes([[1.0, 2], [3, 4]]):
+    for index in all_indexes([[1.0, 2], [3, 4], [5, 6]]):
         with pytest.raises(ValueError, match="queries"):
             index.search([[1.0, 2, 3]], 1)
         for k in [0, 2.0, "1", None]:
@@ -421,31 +427,31 @@ def test_flat_index_refuses_bad_options():
 def test_assign_and_kmeans_by_hand():
     X = np.float32([[0], [1], [10], [11], [4]])
     assert rag.assign(X, np.float32([[0], [9]])).tolist() == [0, 0, 1, 1, 0]
-    centers = rag.kmeans("cells", X, 2, np.random.default_rng(1))
+    centers = rag.kmeans(X, 2, np.random.default_rng(1))
     assert sorted(centers[:, 0].round(4)) in ([1.6667, 10.5], [0.5, 8.3333])
-    assert rag.kmeans("cells", X[:2], 2, np.random.default_rng(1)).shape == (2, 1)
+    assert rag.kmeans(X[:2], 2, np.random.default_rng(1)).shape == (2, 1)
     X = np.float32([[0], [5], [6], [7], [8]])
     start = next(s for s in range(100) if np.random.default_rng(s).permutation(5)[:2].tolist() == [1, 2])
     for steps, expected in [(0, [5, 6]), (1, [2.5, 7]), (2, [0, 6.5]), (15, [0, 6.5])]:
-        assert rag.kmeans("cells", X, 2, np.random.default_rng(start), steps)[:, 0].tolist() == expected
-    assert np.array_equal(rag.kmeans("cells", X, 2, None, 0), rag.kmeans("cells", X, 2, np.random.default_rng(0), 0))
-    same = rag.kmeans("cells", np.ones((5, 2), np.float32), 3, None)  # two centres lose all points
+        assert rag.kmeans(X, 2, np.random.default_rng(start), steps)[:, 0].tolist() == expected
+    assert np.array_equal(rag.kmeans(X, 2, None, 0), rag.kmeans(X, 2, np.random.default_rng(0), 0))
+    same = rag.kmeans(np.ones((5, 2), np.float32), 3, None)  # two centres lose all points
     assert same.tolist() == [[1, 1]] * 3
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_kmeans_equals_the_one_explained_in_embeddings(seed):
     embeddings = pytest.importorskip("embeddings")
-    X = rag.make_vectors(np.random.default_rng(seed), 500, 1, 4, groups=8)[0]
+    X = make_vectors(np.random.default_rng(seed), 500, 1, 4, groups=8)[0]
     start = X[np.random.default_rng(seed).permutation(500)]
-    ours = rag.kmeans("cells", X, 5, np.random.default_rng(seed), steps=100)
+    ours = rag.kmeans(X, 5, np.random.default_rng(seed), steps=100)
     agree("centres", ours, embeddings.fit_kmeans(start, start[:5])[0], 1e-5, "ours are float32")
 
 
 def test_kmeans_learns_from_a_hundred_rows_per_centre():
     X = np.float32(np.arange(1000))[:, None]
     order = np.random.default_rng(3).permutation(1000)
-    agree("mean of the sample", rag.kmeans("cells", X, 1, np.random.default_rng(3)), [[order[:100].mean()]], *rag.ALLOWED["index"])
+    agree("mean of the sample", rag.kmeans(X, 1, np.random.default_rng(3)), [[order[:100].mean()]], *rag.ALLOWED["index"])
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip"])
@@ -455,45 +461,49 @@ def test_kmeans_learns_from_a_hundred_rows_per_centre():
     (1000, 1, 64, 10, 30, 4), (5000, 50, 4, 1, 70, 8), (200, 9, 5, 3, 20, 2), (4000, 3, 12, 8, 3, 3)])  # fmt: skip
 def test_ivf_index_equals_faiss(metric, n, m, d, k, cells, nprobe):
     rng = np.random.default_rng(n + d + k)
-    X, Q = rag.make_vectors(rng, n, m, d, groups=30)
+    X, Q = make_vectors(rng, n, m, d, groups=30)
     index = IVFIndex(X, cells, nprobe, metric, rng)
     same_ids(index.search(Q, k), rag.faiss_index(index, X).search(Q, k))
-    assert sorted(index.ids) == list(range(n)) and index.border[-1] == n
+    assert sorted(np.concatenate(index.ids)) == list(range(n)) and len(index.ids) == cells
     if metric == "ip":
-        agree("length of centres", np.linalg.norm(index.quantizer.X, axis=1), np.ones(cells), *rag.ALLOWED["index"])
+        agree("length of centres", np.linalg.norm(index.centers, axis=1), np.ones(cells), *rag.ALLOWED["index"])
     else:
-        assert np.abs(np.linalg.norm(index.quantizer.X, axis=1) - 1).max() > 0.01
+        assert np.abs(np.linalg.norm(index.centers, axis=1) - 1).max() > 0.01
 
 
-def test_ivf_index_with_all_cells_probed_is_exact_and_ties_go_by_id():
+def given_centers(monkeypatch, *centers):
+    """k-means returns these, one after the other."""
+    left = [np.array(c, dtype=np.float32) for c in centers]
+    monkeypatch.setattr(rag, "kmeans", lambda X, k, rng: left.pop(0))
+
+
+def test_ivf_index_with_all_cells_probed_is_exact_and_ties_go_by_id(monkeypatch):
     X = np.random.default_rng(0).integers(-1, 2, size=(500, 3))
     index = IVFIndex(X, 9, 9)
     for ours, exact in zip(index.search(X[:40], 12), FlatIndex(X).search(X[:40], 12)):
         assert np.array_equal(ours, exact)
-    few = IVFIndex([[0.0], [1], [10], [12]], 2, 1, centers=[[0], [11]])
+    given_centers(monkeypatch, [[0], [11]])
+    few = IVFIndex([[0.0], [1], [10], [12]], 2, 1)
     scores, ids = few.search([[2.0]], 3)  # 10 is nearer than the third of its cell, which is not there
     assert ids.tolist() == [[1, 0, -1]] and scores.tolist() == [[1, 4, np.inf]]
 
 
-def test_ivf_index_with_short_lists_finds_few():
+def test_ivf_index_with_short_lists_finds_few(monkeypatch):
     X = [[0.0], [10], [20], [20.5], [21], [21.5], [22], [22.5], [23], [23.5], [24]]
-    index = IVFIndex(X, 3, 2, centers=[[0], [10], [22]])
+    given_centers(monkeypatch, [[0], [10], [22]])
+    index = IVFIndex(X, 3, 2)
     scores, ids = index.search([[1.0], [23]], 4)
     assert ids.tolist() == [[0, 1, -1, -1], [8, 7, 9, 6]] and scores[0].tolist() == [1, 81, np.inf, np.inf]
-    assert np.diff(index.border).tolist() == [1, 1, 9]
+    assert [len(ids) for ids in index.ids] == [1, 1, 9]
 
 
-def test_ivf_index_takes_queries_in_parts_when_their_lists_are_long(monkeypatch):
-    X = np.random.default_rng(0).integers(-9, 10, size=(40_000, 2)).astype(float)
-    index, whole, parts = IVFIndex(X, 2, 2), IVFIndex.search_block, []  # 160 queries x 2 cells x 20000 are more than 2**22
-    monkeypatch.setattr(IVFIndex, "search_block", lambda self, Q, k: parts.append(len(Q)) or whole(self, Q, k))
-    for ours, exact in zip(index.search(X[:160], 3), FlatIndex(X).search(X[:160], 3)):
-        assert np.array_equal(ours, exact)
-    assert parts == [160, 80, 80]
+def test_ivf_index_of_equal_vectors_probes_the_cell_that_holds_them():
+    index = IVFIndex(np.ones((9, 2)), 4, 1)  # four equal centres: all vectors are in the first cell
+    assert index.search([[1.0, 1]], 3)[1].tolist() == [[0, 1, 2]]
 
 
 def test_ivf_index_recall_grows_with_nprobe():
-    X, Q = rag.make_vectors(np.random.default_rng(0), 3000, 50, 16)
+    X, Q = make_vectors(np.random.default_rng(0), 3000, 50, 16)
     exact, index = FlatIndex(X).search(Q, 10)[1], IVFIndex(X, 50)
     found = []
     for index.nprobe in [1, 5, 20, 50]:
@@ -503,18 +513,10 @@ def test_ivf_index_recall_grows_with_nprobe():
 
 @pytest.mark.parametrize("options, name", [
     (dict(cells=0), "cells"), (dict(cells=11), "cells"), (dict(cells=2.0), "cells"), (dict(cells=3, nprobe=4), "nprobe"),
-    (dict(cells=3, nprobe=0), "nprobe"), (dict(cells=3, nprobe=1.5), "nprobe"), (dict(cells=3, centers=[[1, 2]]), "centers"),
-    (dict(cells=1, centers=[[1]]), "centers"), (dict(cells=1, centers=[[np.nan, 1]]), "centers")])  # fmt: skip
+    (dict(cells=3, nprobe=0), "nprobe"), (dict(cells=3, nprobe=1.5), "nprobe")])  # fmt: skip
 def test_ivf_index_refuses(options, name):
     with pytest.raises((ValueError, TypeError), match=name):
         IVFIndex(np.random.default_rng(0).normal(size=(10, 2)), **options)
-
-
-def test_make_vectors_are_groups_that_the_indexes_and_faiss_take():
-    X, Q = rag.make_vectors(np.random.default_rng(0), 3000, 5, d=4, groups=1)
-    assert X.shape == (3000, 4) and Q.shape == (5, 4) and X.dtype == np.float32
-    agree("spread of a group", X.std(axis=0), [0.6] * 4, 0.05, "3000 draws")
-    assert rag.faiss_index(FlatIndex(X), X.astype(float).tolist()).ntotal == 3000
 
 
 def test_recall_by_hand():
@@ -522,13 +524,14 @@ def test_recall_by_hand():
 
 
 # --- Product quantisation ----------------------------------------------------------------
-def test_pq_index_by_hand():
-    books = [[[0.0], [10]], [[0], [4]]]
-    index = PQIndex([[1.0, 3], [9, 1], [2, 3]], parts=2, bits=1, codebooks=books)
+def test_pq_index_by_hand(monkeypatch):
+    books = [[0.0], [10]], [[0], [4]]
+    given_centers(monkeypatch, *books, *books)
+    index = PQIndex([[1.0, 3], [9, 1], [2, 3]], parts=2, bits=1)
     assert index.codes.tolist() == [[0, 1, 0], [1, 0, 1]] and index.codes.dtype == np.uint8
     scores, ids = index.search([[1.0, 1]], 3)  # reconstructions (0, 4), (10, 0), (0, 4)
     assert scores.tolist() == [[10, 10, 82]] and ids.tolist() == [[0, 2, 1]]
-    index = PQIndex([[1.0, 3], [9, 1], [2, 3]], 2, 1, "ip", codebooks=books)
+    index = PQIndex([[1.0, 3], [9, 1], [2, 3]], 2, 1, "ip")
     scores, ids = index.search([[1.0, 1]], 4)
     assert scores.tolist() == [[10, 4, 4, -np.inf]] and ids.tolist() == [[1, 0, 2, -1]]
 
@@ -550,7 +553,7 @@ def faiss_codes(library):
     (300, 4, 12, 3, 3, 60), (100, 9, 5, 5, 4, 7), (50, 3, 2, 2, 5, 60), (64, 5, 10, 2, 6, 5)])  # fmt: skip
 def test_pq_index_equals_faiss(metric, n, m, d, parts, bits, k):
     rng = np.random.default_rng(n + d + k)
-    X, Q = rag.make_vectors(rng, n, m, d, groups=n)
+    X, Q = make_vectors(rng, n, m, d, groups=n)
     index = PQIndex(X, parts, bits, metric, rng)
     library = rag.faiss_index(index, X)
     agree("codes", index.codes, faiss_codes(library), *rag.ALLOWED["equal"])
@@ -564,8 +567,7 @@ def test_pq_index_equals_faiss(metric, n, m, d, parts, bits, k):
 
 @pytest.mark.parametrize("options, name", [
     (dict(parts=3), "parts"), (dict(parts=0), "parts"), (dict(parts=5), "parts"), (dict(parts=2.0), "parts"), (dict(parts=2, bits=9), "^bits"),
-    (dict(parts=2, bits=0), "^bits"), (dict(parts=2, bits=1.5), "^bits"), (dict(parts=2), r"2\*\*bits"), (dict(parts=2, bits=1, codebooks=[[[1.0]]]), "codebooks"),
-    (dict(parts=1, bits=1, codebooks=[[[1.0] * 4, [np.nan] * 4]]), "codebooks")])  # fmt: skip
+    (dict(parts=2, bits=0), "^bits"), (dict(parts=2, bits=1.5), "^bits"), (dict(parts=2), r"2\*\*bits")])  # fmt: skip
 def test_pq_index_refuses(options, name):
     with pytest.raises((ValueError, TypeError), match=name):
         PQIndex(np.random.default_rng(0).normal(size=(10, 4)), **options)
@@ -772,8 +774,10 @@ def test_every_sentence_of_an_answer_stands_in_its_chunk_and_on_its_line(retriev
 
 
 def test_answer_refuses_most_strange_questions(retriever):
-    refused = [rag.answer(q, retriever)[1] == [] for _, q in rag.read_questions(rag.UNANSWERED)]
-    assert sum(refused) >= 6
+    strange = ["How long must an egg boil?", "Who won the football world cup in 1998?", "What is the capital of Australia?",
+               "How do I repair a flat bicycle tyre?", "Which wine goes with fish?", "What does a new passport cost?",
+               "When did the Roman empire fall?", "How do birds find their way south?"]  # fmt: skip
+    assert sum(rag.answer(question, retriever)[1] == [] for question in strange) >= 6
 
 
 @pytest.fixture(scope="module")
@@ -860,28 +864,27 @@ def test_sentence_transformers_model_loads_a_folder_and_explains_what_is_missing
     saved = rag.sentence_transformers_static(row, table)
     saved.save(str(tmp_path / "model"))
     texts = ["tree", "leaf root"]
-    agree("vectors", rag.sentence_transformers_model(str(tmp_path / "model")).encode(texts), saved.encode(texts), *rag.ALLOWED["dense"])
+    agree("vectors", rag.sentence_transformers_model(str(tmp_path / "model"))(texts), saved.encode(texts), *rag.ALLOWED["dense"])
     for name in ["no-one/no-such-model", "no-one/no-such-model@v1", "../..", "", "a b c"]:
         with pytest.raises(ValueError, match="--model .*--fetch"):
             rag.sentence_transformers_model(name)
 
 
-@pytest.mark.parametrize("name, revision", [("a/b", None), ("a/b@v2", "v2")])
 @pytest.mark.parametrize("fetch", [True, False])
-def test_sentence_transformers_model_fetches_only_when_asked_and_pins_the_revision(monkeypatch, name, revision, fetch):
+def test_sentence_transformers_model_fetches_only_when_asked(monkeypatch, fetch):
     import transformers
 
     asked = []
 
     def snapshot(repository, **options):
-        asked.append((repository, options["revision"], options["local_files_only"]))
+        asked.append((repository, options["local_files_only"]))
         assert not any("bin" in pattern or "pt" in pattern for pattern in options["allow_patterns"])
         raise OSError("stop here")
 
     monkeypatch.setattr(transformers.utils.hub, "snapshot_download", snapshot)
     with pytest.raises(ValueError, match="stop here"):
-        rag.sentence_transformers_model(name, fetch)
-    assert asked == [("a/b", revision, not fetch)]
+        rag.sentence_transformers_model("a/b", fetch)
+    assert asked == [("a/b", not fetch)]
 
 
 # --- Evaluation --------------------------------------------------------------------------
@@ -1011,8 +1014,8 @@ def test_read_folder_leaves_out_and_names_what_it_should_not_read(folder, capsys
     assert names == {"tea.md", "tool.py", "inside.txt", "limit.txt", os.path.join("sub", "train.TXT")}
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "\x1b" not in error
-    for name in ["link.txt (a link out", "away (not", "away.md (a link out", "loop (not", "circle.txt (", "broken.txt (", "pipe.txt (not a regular",
-                 "picture.png (not .txt", "binary.txt (binary", "large.txt (over 5 MB", "bad?[31m.bin"]:  # fmt: skip
+    for name in ["link.txt (a link out", "away (not", "away.md (a link out", "loop (not", "circle.txt (", "broken.txt (", "pipe.txt (a link out of the folder, or not a regular",
+                 "picture.png (not .txt", "binary.txt (binary", "large.txt (binary, or over 5 MB", "bad?[31m.bin"]:  # fmt: skip
         assert name in error, name
 
 
