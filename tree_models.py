@@ -126,6 +126,7 @@ def demo_by_hand(plot=False):
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
     return beside(("sums", "iris labels", labels, library.predict(X)))
 # Try: ask for petal width first. Which flowers change their answer?
+
 # %% [markdown]
 """
 ## Classification and regression trees: which question is the best?
@@ -271,8 +272,6 @@ def grow(Xt, order, targets, criterion, limits, weights, max_features=math.inf, 
             Xt, order, level, w, criterion, min_samples_leaf, max_features, rng)
         worth = np.maximum(gain, 0) >= (decrease - 1e-15) * nodes[0].n  # rounding may go below 0
         asks = level.mixed & (gain > -np.inf) & worth
-        if not asks.any():
-            break
         questions = [(new[i], int(feature[i]), float(threshold[i])) for i in np.flatnonzero(asks)]
         order, sizes = divide(Xt, order, level, asks, feature, threshold)
     return nodes, leaf
@@ -303,7 +302,7 @@ def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, see
     return kind(criterion=criterion.replace("variance", "squared_error"), **options).fit(X, y)
 
 def demo_trees(plot=False):
-    """A noisy wave and its staircase, with 10 rows per leaf; and where is the wave above 0?"""
+    """A noisy wave and its staircase, with 10 rows per leaf; and where is the wave above 0.5?"""
     rng = np.random.default_rng(1)
     X = rng.uniform(0, 6, size=(240, 1)).astype(np.float32).astype(float)
     y = np.sin(X[:, 0]) + 0.2 * rng.normal(size=240)
@@ -319,16 +318,16 @@ def demo_trees(plot=False):
     lines = [("sums", f"{len(cuts)} thresholds", cuts, theirs),
              ("sums", "the stairs", stairs, library.predict(X))]
     for how in ["gini", "entropy"]:
-        root, library = fit_tree(X, y > 0, how, 2), sklearn_tree(X, y > 0, how, 2)
+        root, library = fit_tree(X, y > 0.5, how, 2), sklearn_tree(X, y > 0.5, how, 2)
         lines.append(("sums", f"shares, {how}", tree_values(root, X), library.predict_proba(X)))
     print("\n" + show_tree(root))
     return beside(*lines)
 # Try: predict at x = 20. Before you do: which stair will answer?
+
 # %% [markdown]
 """
 ## Pruning: when should a tree stop?
-Early is short-sighted, as XOR shows. Better grow it fully, then cut back what does not pay, at a
-price α for every leaf:
+Early is short-sighted (XOR). Grow it fully, then cut back what is not worth a price α per leaf:
 
     R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (5)
 
@@ -400,6 +399,7 @@ def demo_pruning(plot=False):
     return beside(("sums", f"{len(alphas)} prices", alphas, np.unique(path.round(12))),
                   ("sums", "new rows", ours, theirs))
 # Try: grow the tree with min_samples_leaf=1. Where is the best price then?
+
 # %% [markdown]
 """
 ## Random forest: how do many trees know more than one?
@@ -419,7 +419,6 @@ it, and you get an honest score without a test set: out of bag.
 """
 # %%
 Forest = namedtuple("Forest", "trees counts")  # roots; how often each drew each row (trees, n)
-
 def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None,
                min_samples_leaf=1, rng=None, counts=None):  # fmt: skip
     """Random forest (Breiman, 2001). max_features is a number, "sqrt" of d, or None for all.
@@ -485,6 +484,7 @@ def demo_forest(plot=False):
     return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
                   ("sums", "same bootstrap, new rows", same, model.predict(X[test])))
 # Try: max_features=None in the first forest. By equation (7), what do you expect?
+
 # %% [markdown]
 """
 ## Gradient boosting: what does the next tree learn from the ones before?
@@ -509,7 +509,6 @@ rows and stop where it is least. A small η needs more trees and does better on 
 """
 # %%
 Boosting = namedtuple("Boosting", "loss start lr trees missing")  # missing: may X hold nan?
-
 def mean_of(loss, F):
     """F itself, or for the log loss p = 1 / (1 + exp(-F)), written so that nothing overflows."""
     return F if loss == "squared" else np.exp(-np.logaddexp(0, -F))
@@ -583,13 +582,14 @@ def demo_boosting(plot=False):
         options = (loss, 80, 0.2, depth, 20)
         stages = np.array(list(staged_scores(fit_boosting(X, old, *options), new_X)))
         errors = [error(new, mean_of(loss, stages[s])) for s in shown]
-        print(f"  {loss:7}, depth {depth} " + "".join(f"{e:8.2f}" for e in errors))
+        print(f"  {loss:7} depth {depth}  " + "".join(f"{e:8.2f}" for e in errors))
         model = sklearn_boosting(X, old, *options)
         staged = model.staged_predict if loss == "squared" else model.staged_decision_function
         theirs = np.array(list(staged(new_X))).reshape(80, -1)
         lines.append(("boosting", f"80 stages, {loss}, depth {depth}", stages[1:], theirs))
     return beside(*lines)
 # Try: lr=1.0. Which of the two depths suffers more, and why?
+
 # %% [markdown]
 """
 ## Second-order boosting: what do XGBoost and LightGBM add?
@@ -608,8 +608,7 @@ Bins: try at most 255 thresholds per feature, at quantiles. A node is summed up 
 G, H and counts per bin, and only the smaller of two children is counted: the other is the parent's
 minus that one. Missing values have a bin of their own; each split tries them on both sides and
 keeps the better one. A feature without gaps in training sends later gaps to the majority.
-**When it fails.** XOR defeats it: every split must gain. With the log loss, leaves that are sure
-have a small H, and λ shrinks them most.
+**When it fails.** Every split must gain, so XOR defeats it. λ shrinks leaves with a small H most.
 """
 # %%
 MIN_HESSIAN = 1e-3  # each side of a split keeps at least this sum of h, as in the library
@@ -711,6 +710,7 @@ def demo_newton_boosting(plot=False):
         lines.append(("newton boosting", f"20 trees, {loss}", F / spread, theirs / spread))
     return beside(*lines)
 # Try: let x[3] be missing at random. Where do its gaps go then?
+
 # %% [markdown]
 """
 ## Categorical features: what is the order of red, green and blue?
@@ -790,11 +790,11 @@ def demo_categories(plot=False):
                   ("sums", "target", code, target.transform(X)[:, 0]),
                   ("sums", "target, out of fold", safe, theirs))
 # Try: give each category 30 rows instead of 3. How large is the leak then?
+
 # %% [markdown]
 """
 ## Importance: which features does a model use?
-Ask a tree directly: credit the gain (3) of every split to its feature, and share out 100% per tree.
-A forest takes the mean over its trees.
+Ask the tree: credit the gain (3) of every split to its feature. For a forest, take the mean.
 
     impurity importance(j) = Σ gain of splits on j / Σ gain of all splits          (16)
 
@@ -865,9 +865,8 @@ def encode_table(columns, targets, train, folds):
     return np.column_stack(parts)
 
 def evaluate_table(path, target, plot=False):
-    """Your own table: `python tree_models.py --csv FILE --target COLUMN` judges three models on a
-    quarter of the rows, kept back before anything is learned: {model: score}. Text becomes target
-    codes, out of fold. Gaps stay gaps for boosting; for the others they get the mean."""
+    """Your own table: `--csv FILE --target COLUMN` judges models on a quarter of the rows, kept
+    back before anything is learned. Text becomes out-of-fold codes. Boosting alone sees gaps."""
     columns, y, labels = read_table(path, target)
     rng, classes = np.random.default_rng(0), labels is not None
     how, loss, score = ("gini", "log", accuracy) if classes else ("variance", "squared", r2_score)
