@@ -245,7 +245,7 @@ def divide(Xt, order, level, asks, feature, threshold):
     side = np.zeros(Xt.shape[1], np.int8)  # 1 for left, 2 for right, 0 for rows in a leaf
     side[rows] = np.where(asks[node], 1 + right, 0)
     went = side.take(order).ravel()
-    parts = [np.compress(went == s, order).reshape(len(Xt), -1) for s in (1, 2)]
+    parts = [np.compress(went == s, order).reshape(len(order), -1) for s in (1, 2)]
     n_right = np.bincount(node[right], minlength=len(asks))
     return np.hstack(parts), np.append((level.sizes - n_right)[asks], n_right[asks])
 
@@ -253,7 +253,7 @@ def grow(Xt, order, targets, criterion, limits, weights, max_features=math.inf, 
     """Grow a tree for each row of weights (b, n), all together: their nodes, the b roots first, and
     the index of each row's leaf (b n,). Each tree has a copy of the rows, the second from n on."""
     (max_depth, min_samples_leaf, decrease), (b, n) = limits, weights.shape
-    drawn = [order[(w > 0)[order]].reshape(len(Xt), -1) for w in weights]  # still sorted
+    drawn = [order if w.all() else order[w[order] > 0].reshape(len(Xt), -1) for w in weights]
     order = np.hstack([rows + i * n for i, rows in enumerate(drawn)])
     Xt, targets, w = np.tile(Xt, b), np.tile(targets, b), weights.ravel()
     sizes = np.count_nonzero(weights, axis=1)
@@ -273,7 +273,8 @@ def grow(Xt, order, targets, criterion, limits, weights, max_features=math.inf, 
         worth = np.maximum(gain, 0) >= (decrease - 1e-15) * nodes[0].n  # rounding may go below 0
         asks = level.mixed & (gain > -np.inf) & worth
         questions = [(new[i], int(feature[i]), float(threshold[i])) for i in np.flatnonzero(asks)]
-        order, sizes = divide(Xt, order, level, asks, feature, threshold)
+        sorted_rows = order[:1] if depth + 1 == max_depth else order  # no questions: no order
+        order, sizes = divide(Xt, sorted_rows, level, asks, feature, threshold)
     return nodes, leaf
 
 def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decrease=0.0):

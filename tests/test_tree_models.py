@@ -941,6 +941,9 @@ def test_best_bin_by_hand():
     assert (j, cut, nan_left) == (0, 0, True)
     assert tm.best_bin(sums, 1.0, 4) == (0, 1, 1, False), "only there each side has 4 rows"
     one_sided = np.array([[[-3.0, 3, 0]], [[1.0, 1, 0]], [[5.0, 5, 0]]])
+    small = one_sided * [[[1]], [[0.004]], [[1]]]
+    agree("small H", tm.best_bin(small, 0.0, 5)[0], 2 * 9 / 0.004, *HAND)
+    assert tm.best_bin(one_sided * [[[1]], [[tm.MIN_HESSIAN]], [[1]]], 0.5, 5)[0] > 0, "just enough H"
     agree("gain", tm.best_bin(one_sided, 0.5, 5)[0], 9 / 1.5 + 9 / 1.5, *HAND)
     assert tm.best_bin(one_sided, 0.5, 6)[0] == -INF
 
