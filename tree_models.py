@@ -273,7 +273,7 @@ def grow(Xt, order, targets, criterion, limits, weights, max_features=math.inf, 
         worth = np.maximum(gain, 0) >= (decrease - 1e-15) * nodes[0].n  # rounding may go below 0
         asks = level.mixed & (gain > -np.inf) & worth
         questions = [(new[i], int(feature[i]), float(threshold[i])) for i in np.flatnonzero(asks)]
-        sorted_rows = order[:1] if depth + 1 == max_depth else order  # no questions: no order
+        sorted_rows = order[:1] if depth + 1 == max_depth else order  # leaves need none
         order, sizes = divide(Xt, sorted_rows, level, asks, feature, threshold)
     return nodes, leaf
 
@@ -328,7 +328,7 @@ def demo_trees(plot=False):
 # %% [markdown]
 """
 ## Pruning: when should a tree stop?
-Early is short-sighted (XOR). Grow it fully, then cut back what is not worth a price α per leaf:
+Early is short-sighted (XOR). Let it grow too large, then cut back what is not worth α a leaf:
 
     R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (5)
 
@@ -341,7 +341,7 @@ r(t) + α. Where both are equal, t falls:
 
 with the cost and leaves of the line that holds there. Go up from the leaves and keep each branch's
 bends in a heap. A bend above α(t) never happens, as t falls first: pop it. The smaller heap is
-poured into the larger: n log² n steps. **When it fails.** Training rows choose α = 0: ask others.
+poured into the larger: n log² n steps. **When it fails.** Old rows always choose α = 0: ask new.
 """
 # %%
 def collapse_alphas(root):

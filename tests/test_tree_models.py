@@ -602,6 +602,16 @@ def test_fit_forest_grows_each_tree_as_if_it_were_alone(criterion):
         assert root.d == 3
 
 
+def test_fit_forest_of_more_numbers_than_are_copied_together_grows_tree_by_tree():
+    X, y = problem(0, 530, 2000)
+    assert X.size > 2**20
+    counts = rng_of(0).integers(0, 2, size=(3, 530))
+    forest = tm.fit_forest(X, y, "variance", max_features=None, max_depth=1, counts=counts)
+    assert len(forest.trees) == 3
+    for root, draws in zip(forest.trees, counts):
+        same_trees("alone", root, tm.fit_tree(X[draws > 0], y[draws > 0], "variance", 1), "sums")
+
+
 def test_fit_forest_min_samples_leaf_counts_distinct_rows():
     X, y = np.arange(6.0)[:, None], np.arange(6.0) ** 2
     counts = [[9, 1, 1, 1, 1, 9]]
@@ -685,6 +695,10 @@ def test_out_of_bag_by_hand_uses_only_trees_that_left_the_row_out():
     labels = tm.Forest([tm.Node(np.array([0.2, 0.8])), tm.Node(np.array([0.9, 0.1]))],
                        np.array([[0, 1], [0, 0]]))  # fmt: skip
     agree("labels", tm.out_of_bag(labels, [[0.0]] * 2)[1], [0, 0], *HAND)
+    three = tm.Forest([tm.Node(np.array([0.5, 0.3, 0.2])), tm.Node(np.array([0.0, 0.2, 0.8]))],
+                      np.array([[0, 1, 0, 1], [0, 0, 3, 1]]))  # fmt: skip
+    rows, values = tm.out_of_bag(three, [[0.0]] * 4)
+    agree("of three classes", [rows, values], [[0, 1, 2], [2, 2, 0]], *HAND)
 
 
 def test_out_of_bag_refuses_other_rows_and_a_forest_that_left_out_none():
