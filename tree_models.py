@@ -181,7 +181,7 @@ def describe(targets, w, rows, sizes, criterion):
         impurity = np.add.reduceat(weight * distance**2, starts, axis=1).sum(axis=0) / W
     least = np.minimum.reduceat(here, starts, axis=1)
     mixed = (least < np.maximum.reduceat(here, starts, axis=1)).any(axis=0)
-    if criterion == "gini" and len(targets) == 2:  # both columns have the same S²: keep one
+    if criterion == "gini" and len(targets) == 2:  # mirror images: keep one, with twice its S²
         distance = math.sqrt(2) * distance[:1]
     away = np.zeros((len(distance), len(w)))  # by row, not by position: (c, n)
     away[:, rows] = weight * distance
