@@ -751,6 +751,14 @@ def test_fit_boosting_log_by_hand():
     agree("probabilities", tm.predict_boosting(model, [[1], [4]]), 1 / (1 + np.exp(-F)), *HAND)
 
 
+def test_fit_boosting_log_takes_a_whole_newton_step_where_h_is_small():
+    """One row of 1000 has the label 1: p = 1/1000, and alone in its leaf (11) is (1 - p) / (p (1 - p))."""
+    nodes, y = [tm.Node(0.0), tm.Node(0.0), tm.Node(0.0)], np.arange(1000) == 0
+    model = tm.boost(y, "log", 1, 0.5, 0.0, False, lambda g, h: (nodes, np.where(y, 1, 2)))
+    agree("leaf values", [t.value for t in nodes], [0, 1000, -1000 / 999], *HAND)
+    assert model.trees == [nodes[0]] and model.lr == 0.5
+
+
 def test_mean_of_does_not_overflow():
     agree("sigmoid", tm.mean_of("log", np.array([-1e4, -np.log(3), 0, 1e4])), [0, 0.25, 0.5, 1], *HAND)
     agree("identity", tm.mean_of("squared", np.array([-1e4, 3])), [-1e4, 3], *HAND)
