@@ -344,20 +344,20 @@ def test_fit_tree_of_integers_splits_between_them():
 
 
 def test_best_splits_draws_features_among_those_that_vary_in_the_node():
-    """Two nodes, rows 0-5 and 6-11: the first varies in feature 2 alone, the second in feature 1."""
-    rng, each, w = rng_of(0), np.arange(6), np.ones(12, int)
-    X = np.column_stack([np.ones(12), np.r_[np.zeros(6), each], np.r_[each, np.ones(6)]])
+    """Two nodes, rows 0-5 and 6-10: the first varies in feature 2 alone, the second in feature 1."""
+    rng, w = rng_of(0), np.ones(11, int)
+    X = np.column_stack([np.ones(11), np.r_[np.zeros(6), np.arange(5)], np.r_[np.arange(6), np.ones(5)]])
     Xt, order = tm.sort_columns(X)
     order = np.array([np.r_[o[o < 6], o[o >= 6]] for o in order])
-    y = np.arange(12) % 6 > 3
+    y = np.arange(11) % 6 > 3
     targets = np.array([~y, y])
-    level = tm.describe(targets, w, order[0], np.array([6, 6]), "gini")
-    assert level.mixed.all() and level.away.shape == (1, 12)
+    level = tm.describe(targets, w, order[0], np.array([6, 5]), "gini")
+    assert level.mixed.all() and level.away.shape == (1, 11)
     for features in (1, 2):
         for _ in range(10):
             gain, feature, threshold = tm.best_splits(Xt, order, level, w, "gini", 1, features, rng)
             assert feature.tolist() == [2, 1] and threshold.tolist() == [3.5, 3.5]
-            agree("gain", gain, [6 * 2 * 4 / 6 * 2 / 6] * 2, *HAND)
+            agree("gain", gain, [6 * 2 * 4 / 6 * 2 / 6, 5 * 2 * 4 / 5 * 1 / 5], *HAND)
 
 
 def test_describe_by_hand():
