@@ -2,8 +2,8 @@
 """
 # Tree models: what can be learned by asking one question at a time?
 
-A tree asks "is feature j at most t?" until the examples that are left agree. Which questions are
-good, when should it stop, and why do many weak trees together beat one good tree?
+A tree asks "is feature j at most 2.45?" until the examples that are left agree. Which questions
+are good, when should it stop, and why do many weak trees together beat one good tree?
 
     n, d, k    number of examples, of features, of classes
     X, y       features (n, d), one example per row; numbers to predict, or labels 0..k-1 (n,)
@@ -16,15 +16,14 @@ good, when should it stop, and why do many weak trees together beat one good tre
 import heapq
 import math
 from collections import namedtuple
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils import (
-    accuracy, check_array, check_labels, check_number, check_X, check_Xy, compare, k_fold,
-    make_moons, mse, progress, r2_score, read_table, report, roc_auc, run_chapter, save_plot,
-    stratified_k_fold, train_test_split,
-)  # fmt: skip
+from utils import (accuracy, check_array, check_labels, check_number, check_X, check_Xy, compare,
+                   k_fold, log_loss, mse, progress, r2_score, read_table, report, roc_auc,
+                   run_chapter, save_plot, stratified_k_fold, train_test_split)  # fmt: skip
 
 ALLOWED = {
     "sums": (1e-10, "the same sums in another order: only rounding differs"),
@@ -39,14 +38,15 @@ def beside(*lines):
 
 # %% [markdown]
 """
-## A tree by hand
+## A tree by hand: what does a tree do with an example?
 Before any algorithm grows a tree, we write one. Inner nodes hold questions, leaves hold answers,
 and an example walks down from the root:
 
-    left if x[feature] ≤ threshold, else right                                     (1)
+    go left if x[feature] ≤ threshold, else right                                  (1)
+
 Two questions about petals tell three kinds of iris apart: 144 of 150 are right. Trees need no
-scaling, as (1) sees only the order of values. At the border, ≤ goes left. Trees can be thousands of
-levels deep and Python allows about 1000 nested calls, so all rows walk together, level by level.
+scaling, as (1) sees only the order of values. Trees can be thousands of levels deep, and Python
+allows about 1000 nested calls: so no function here calls itself. All rows walk down together.
 """
 # %%
 @dataclass(slots=True, eq=False, repr=False)
@@ -60,7 +60,7 @@ class Node:
     left: "Node" = None
     right: "Node" = None
     missing_left: bool = False
-    d: int = None  # number of features, known at the root
+    d: int = None  # the number of features, if it is known
 
 def list_nodes(root):
     """All nodes, level by level. The i-th question's children stand at 2i + 1 and 2i + 2."""
@@ -73,21 +73,20 @@ def list_nodes(root):
 def tree_values(root, X, missing=False):
     """Equation (1) until every row is in a leaf: its value, a mean (n,) or shares (n, k)."""
     X, nodes = check_array("X", X, ndim=2, allow_nan=missing), list_nodes(root)
-    fields = [(t.left is None, t.feature or 0, t.threshold or 0.0, t.missing_left) for t in nodes]
-    leaf, feature, threshold, missing_left = map(np.array, zip(*fields))
+    fields = [(t.left is not None, t.feature or 0, t.threshold or 0, t.missing_left) for t in nodes]
+    asks, feature, threshold, missing_left = map(np.array, zip(*fields))
     d = root.d or max(X.shape[1], feature.max() + 1)
     if X.shape[1] != d:
         raise ValueError(f"X must have {d} feature(s), as the tree has, not {X.shape[1]}")
-    asks, left, at = ~leaf, 2 * np.cumsum(~leaf) - 1, np.zeros(len(X), int)
-    rows, flat = np.arange(len(X) if asks[0] else 0), X.ravel()
-    here = at[rows]  # the node that each of the rows has reached
-    while len(rows):
-        x = flat.take(rows * d + feature.take(here))
+    left = 2 * np.cumsum(asks) - 1  # where the left child of a question stands
+    at, rows = np.zeros(len(X), int), np.arange(len(X))
+    while len(rows := rows[asks.take(at[rows])]):  # those that are not in a leaf
+        here = at[rows]  # a.take(i) is a[i], and faster
+        x = X.ravel().take(rows * d + feature.take(here))  # X[rows, feature[here]]
         right = x > threshold.take(here)
         if missing:  # nan > threshold is False: without this line every gap would go left
             right |= np.isnan(x) & ~missing_left.take(here)
-        at[rows] = here = left.take(here) + right
-        rows, here = rows[asks.take(here)], here[asks.take(here)]
+        at[rows] = left.take(here) + right
     return np.array([t.value for t in nodes])[at]
 
 def decide(values):
@@ -104,51 +103,60 @@ def show_tree(root, names=None, depth=10):
     while todo:
         t, level, text = todo.pop()
         if t.left is None:
-            text += f"class {np.argmax(t.value)}" if np.ndim(t.value) else f"{t.value:.4g}"
-            text += f"  (n = {t.n:g})"
+            answer = f"class {np.argmax(t.value)}" if np.ndim(t.value) else f"{t.value:.4g}"
+            lines.append(f"{text}{answer}  (n = {t.n:g})")
         elif level == depth:
-            text += f"... {len(list_nodes(t)) // 2} more question(s)"
+            lines.append(f"{text}... {len(list_nodes(t)) // 2} more question(s)")
         else:
-            text += f"{names[t.feature] if names else f'x[{t.feature}]'} <= {t.threshold:.4g}?"
-            margin = "|  " * (level + 1)
-            todo += [(t.right, level + 1, margin + "no:  "), (t.left, level + 1, margin + "yes: ")]
-        lines.append(text)
+            name, below = names[t.feature] if names else f"x[{t.feature}]", "|  " * (level + 1)
+            lines.append(f"{text}{name} <= {t.threshold:.4g}?")
+            todo += [(t.right, level + 1, below + "no:  "), (t.left, level + 1, below + "yes: ")]
     return "\n".join(lines)
 
 def demo_by_hand(plot=False):
     """Two questions about iris petals (real data), beside the tree that the library finds."""
     from sklearn.datasets import load_iris
     X, y = load_iris(return_X_y=True)
-    wide = Node([0, 0.5, 0.5], 100, 0.5, 3, 1.75, Node([0, 1, 0], 54), Node([0, 0, 1], 46))
-    root = Node([1 / 3] * 3, 150, 2 / 3, 2, 2.45, Node([1, 0, 0], 50), wide)
-    labels, library = predict_tree(root, X), sklearn_tree(X, y, max_depth=2).predict(X)
+    setosa, versicolor, virginica = Node([1, 0, 0], 50), Node([0, 1, 0], 54), Node([0, 0, 1], 46)
+    wide = Node([0, 0.5, 0.5], 100, feature=3, threshold=1.75, left=versicolor, right=virginica)
+    root = Node([1 / 3] * 3, 150, feature=2, threshold=2.45, left=setosa, right=wide)
+    labels, library = predict_tree(root, X), sklearn_tree(X, y, max_depth=2)
     print("\n== Can two questions tell three kinds of iris apart? ==\n")
     print(show_tree(root, ["sepal length", "sepal width", "petal length", "petal width"]))
     print(f"\n  right: {np.sum(labels == y)} of {len(y)}")
-    return beside(("sums", "iris labels", labels, library))
+    return beside(("sums", "iris labels", labels, library.predict(X)))
 # Try: ask for petal width first. Which flowers change their answer?
+
 # %% [markdown]
 """
-## Classification and regression trees
-The best question has the least mixed answers. Measures of how mixed a node is, from the share pₖ
-of each class, or for numbers from their distance to the node's mean:
+## Classification and regression trees: which question is the best?
+The one whose answers are least mixed. Measures of how mixed a node is, from the share pₖ of each
+class, or for numbers from their distance to the node's mean:
 
     gini   I(t) = Σₖ pₖ (1 - pₖ)              entropy   I(t) = -Σₖ pₖ log₂ pₖ
     variance   I(t) = 1/W Σᵢ wᵢ (yᵢ - mean(t))²                                    (2)
-    gain of a split = W I(t) - W_L I(tL) - W_R I(tR)                               (3)
-Gini is the variance of a 0/1 column per class, added up. If the deviations of a column from the
-node's mean sum to S over the left rows, and so to -S over the right ones, their own means take
-S²/W_L and S²/W_R off the two sides' sums of squares (the parent's mean would take off nothing):
+    gain of a question = W I(t) - W_L I(tL) - W_R I(tR)                            (3)
 
-    gain = Σ_columns S² W / (W_L W_R)                                              (4)
-One running sum over the sorted rows scores every threshold of a feature. So sort each feature
-once, keep a level's rows grouped by node and sorted inside it, and score all nodes together. Then
-filter: the rows that go left, and those that go right, are still sorted. A level costs d n steps.
-The search is greedy. On XOR (label 1 where two signs differ) no first question gains anything,
-yet two solve it: so a gain of 0 is allowed. A node is a leaf if it is pure, too deep, too small, or
-if its rows agree in every feature. A full tree knows its training rows by heart, and they say
-nothing about new ones. A mean never leaves the range of y: no tree extends a trend. Trees are
-unstable: drop a few rows, and the first question and all below may change.
+Gini is a variance too: that of a 0/1 column per class, added up. And the gain in variance has a
+short form. Let S be the sum of the deviations y - mean(t) over the left rows, and so -S over the
+right ones. Their own means take S²/W_L and S²/W_R off the two sides' sums of squares:
+
+    gain = S²/W_L + S²/W_R = S² W / (W_L W_R)          added up over the columns   (4)
+
+    y              0     0     6    10        mean 4
+    y - mean      -4    -4     2     6
+    S             -4    -8    -6     0
+    gain        21.3    64    48              the best question parts 0 0 from 6 10
+
+One running sum over the sorted rows scores all thresholds. As calls cost time, `grow` takes a level
+at once: sort each feature once, keep a level's rows node by node, sorted inside each, and begin the
+running sums anew at every node. Then divide: the rows that go left, and those that go right, are
+still sorted. A node is a leaf if it is pure, too deep, too small, or if its rows are all alike.
+
+**When it fails.** The search is greedy. On XOR (label 1 where two signs differ) no first question
+gains anything, yet two solve it: so a gain of 0 is allowed. A full tree knows its training rows by
+heart, and they say nothing about new ones. A mean never leaves the range of y: no tree extends a
+trend. Trees are unstable: drop a few rows, and the first question and all below may change.
 """
 # %%
 def sort_columns(X):
@@ -156,122 +164,121 @@ def sort_columns(X):
     Xt = np.ascontiguousarray(X.T)
     return Xt, np.argsort(Xt, axis=1, kind="stable")
 
+Level = namedtuple("Level", "sizes starts node n_left W value impurity mixed away")
 def describe(targets, w, rows, sizes, criterion):
-    """Each node's value (c, q), impurity, W, whether it is mixed (q,), and what sums will add up.
-    targets (c, n) is y, or a 0/1 row per class. rows are grouped by node, sizes (q,) each."""
-    starts, w, here = np.cumsum(sizes) - sizes, w[rows], targets[:, rows]
-    terms, W = w * here, np.add.reduceat(w, starts)
-    value = np.add.reduceat(terms, starts, axis=1) / W
-    mixed = np.minimum.reduceat(here, starts, axis=1) < np.maximum.reduceat(here, starts, axis=1)
-    if criterion == "variance":
-        terms = w * (here - np.repeat(value, sizes, axis=1))
-        impurity = np.add.reduceat((terms**2 / w)[0], starts) / W  # equation (2)
+    """What is known of a level: q nodes and their m rows, which stand node by node. Equation (2).
+    targets (c, n) is y itself, or a 0/1 row per class; sizes (q,) is the number of rows of each."""
+    starts = np.cumsum(sizes) - sizes  # the position of each node's first row (q,)
+    node = np.repeat(np.arange(len(sizes)), sizes)  # the node at each position (m,)
+    n_left = np.arange(len(rows)) - starts[node] + 1  # how many of its rows stand up to there (m,)
+    here, weight = targets[:, rows], w[rows]  # (c, m) and (m,)
+    W = np.add.reduceat(weight, starts)  # sums from each start to the next (q,)
+    value = np.add.reduceat(weight * here, starts, axis=1) / W  # mean, or shares of classes (c, q)
+    distance = here - value[:, node]  # (c, m)
+    if criterion == "entropy":
+        impurity = -x_log_x(value).sum(axis=0)  # (q,)
     else:
-        impurity = np.sum(value * (1 - value) if criterion == "gini" else -x_log_x(value), axis=0)
-        terms = terms[: 1 if criterion == "gini" and len(terms) == 2 else None]  # mirror images
-    return value, impurity, W, mixed.any(axis=0), terms
+        impurity = np.add.reduceat(weight * distance**2, starts, axis=1).sum(axis=0) / W
+    least = np.minimum.reduceat(here, starts, axis=1)
+    mixed = (least < np.maximum.reduceat(here, starts, axis=1)).any(axis=0)
+    if criterion == "gini" and len(targets) == 2:  # mirror images: keep one, with twice its S²
+        distance = math.sqrt(2) * distance[:1]
+    away = np.zeros((len(distance), len(w)))  # by row, not by position: (c, n)
+    away[:, rows] = weight * distance
+    return Level(sizes, starts, node, n_left, W, value, impurity, mixed, away)
 
-def running_sums(values, starts, node):
-    """Sums along each row of values (k, m) that begin anew at every node: (k, m)."""
-    sums = np.cumsum(values, axis=1)
-    before = sums[:, starts - 1] * (starts > 0)  # nothing stands before the first node
-    return sums - before.take(node, axis=1) if len(starts) > 1 else sums
+def running_sums(terms, order, level):
+    """Sums of terms (n,) along each row of order (d, m) that begin anew at every node: (d, m)."""
+    sums = np.cumsum(terms.take(order), axis=1)
+    before = sums[:, level.starts - 1] * (level.starts > 0)  # nothing precedes the first node
+    return sums - before.take(level.node, axis=1)
 
 def x_log_x(x):
     """x log2 x, and 0 at 0."""
     return x * np.log2(np.where(x > 0, x, 1))
 
-def gain_of(criterion, sums, W_left, W, p, ends):
-    """Equation (4) or, for entropy, (3). sums hold S, or the weight of each class on the left."""
+def gain_after(order, level, w, criterion):
+    """(4) after each of the sorted rows (d, m), or (3) with entropy, W I = W log W - Σ N log N."""
+    W = level.W[level.node]
+    W_left = running_sums(w, order, level) if w.max() > 1 else level.n_left
     W_right = np.maximum(W - W_left, 1e-100)  # it is 0 at the end of a node
-    if criterion == "entropy":  # W I(t) = W log W - the sum of N log N
-        gain = x_log_x(W) - x_log_x(W_left) - x_log_x(W_right)
-        for N in sums:
-            gain = gain + x_log_x(N) + x_log_x(N[:, ends] - N) - x_log_x(N[:, ends])
-        return gain
-    if criterion == "gini":
-        sums = [N - W_left * share for N, share in zip(sums, p)]
-        W = W * (1 + (len(sums) < len(p)))  # a single sum stands for two
-    return sum(map(np.square, sums)) * (W / (W_left * W_right))
+    gain = 0.0
+    for away, share in zip(level.away, level.value):
+        S = running_sums(away, order, level)
+        if criterion == "entropy":
+            N_left = S + W_left * share[level.node]  # the weight of this class on the left
+            gain = gain + x_log_x(N_left) + x_log_x(W * share[level.node] - N_left)
+        else:
+            gain = gain + S**2
+    if criterion == "entropy":
+        return gain - x_log_x(W_left) - x_log_x(W_right) + W * level.impurity[level.node]
+    return gain * (W / (W_left * W_right))
 
-def best_splits(Xt, order, sizes, columns, value, W, w, criterion, least, max_features, rng):
-    """The best question of each node, gain, feature and threshold (q,), for sorted rows (d, m)."""
-    node, ends, m = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - 1, order.shape[1]
-    starts, feature = ends - sizes + 1, np.arange(len(Xt))[:, None]
-    if max_features < len(Xt):  # draw as many for each node; those that are constant come last
-        constant = Xt[feature, order[:, starts]] == Xt[feature, order[:, ends]]  # (d, q)
-        feature = np.argsort(rng.random(constant.shape) + constant, axis=0)[:max_features, node]
+def best_splits(Xt, order, level, w, criterion, min_samples_leaf, max_features, rng):
+    """The best question of each node: its gain, feature and threshold, (q,) each."""
+    n, m, feature = Xt.shape[1], order.shape[1], np.arange(len(Xt))[:, None]
+    if max_features < len(Xt):  # draw so many for each node, those that vary in it first
+        ends = level.starts + level.sizes - 1
+        constant = Xt[feature, order[:, level.starts]] == Xt[feature, order[:, ends]]  # (d, q)
+        drawn = np.argsort(rng.random(constant.shape) + constant, axis=0)[:max_features]
+        feature = drawn[:, level.node]  # (max_features, m)
         order = order[feature, np.arange(m)]
-    n_left, ends = np.arange(m) - starts[node] + 1, ends[node]
-    W_left = running_sums(w.take(order), starts, node) if (w != 1).any() else n_left
-    sums = [running_sums(column.take(order), starts, node) for column in columns]
-    gain = gain_of(criterion, sums, W_left, W[node], value[:, node], ends)
-    gain[:, np.minimum(n_left, n_left[ends] - n_left) < least] = -np.inf
-    feature, again = np.broadcast_to(feature, gain.shape), True
-    while again:
-        top = np.maximum.reduceat(gain, starts, axis=1)  # (features, q)
-        pick, best = top.argmax(axis=0), top.max(axis=0)
-        hits = np.flatnonzero(gain[pick[node], np.arange(m)] == best[node])
-        at = hits[np.searchsorted(hits, starts)]  # the first position that reaches the best gain
-        low, high = (Xt[feature[pick, at], order[pick, i]] for i in (at, at + 1))
-        some = np.flatnonzero(((low == high) & (best > -np.inf))[node])
-        if again := len(some) > 0:  # equal values cannot be parted: rule that out in these nodes
-            equal = np.diff(Xt[feature[:, some], order[:, some]]) == 0
-            gain[:, some[:-1]] = np.where(equal, -np.inf, gain[:, some[:-1]])
+    x = Xt.ravel().take(feature * n + order)  # Xt[feature, order], sorted inside every node
+    gain = gain_after(order, level, w, criterion)
+    n_right = level.sizes[level.node] - level.n_left
+    gain[:, np.minimum(level.n_left, n_right) < min_samples_leaf] = -np.inf
+    np.copyto(gain[:, :-1], -np.inf, where=x[:, :-1] == x[:, 1:])  # equal values stay together
+    top = gain.max(axis=0)  # (d, m) -> (m,)
+    best = np.maximum.reduceat(top, level.starts)  # (q,)
+    hits = np.flatnonzero(top == best[level.node])
+    at = hits[np.searchsorted(hits, level.starts)]  # where each node first has its best gain
+    row = gain[:, at].argmax(axis=0)
+    low, high = x[row, at], x[row, np.minimum(at + 1, m - 1)]
     middle = low / 2 + high / 2
-    return best, feature[pick, at], np.where(middle < high, middle, low)  # rounding may reach high
+    threshold = np.where(middle < high, middle, low)  # rounding may reach high
+    return best, np.broadcast_to(feature, x.shape)[row, at], threshold
 
-def divide(Xt, rows, sizes, asks, feature, threshold, side):
-    """Equation (1) for the rows of the nodes that ask: rows and sizes of the next level."""
-    side[rows] = 0
-    rows, node = rows[np.repeat(asks, sizes)], np.repeat(np.arange(len(feature)), sizes[asks])
+def divide(Xt, order, level, asks, feature, threshold):
+    """Equation (1) for the rows of a level: the sorted rows of the next one, and its sizes."""
+    rows, node = order[0], level.node
     right = Xt[feature[node], rows] > threshold[node]
-    side[rows] = 1 + right
-    n_right = np.bincount(node[right], minlength=len(feature))
-    return np.append(rows[~right], rows[right]), np.append(sizes[asks] - n_right, n_right)
+    side = np.zeros(Xt.shape[1], np.int8)  # 1 for left, 2 for right, 0 for rows in a leaf
+    side[rows] = np.where(asks[node], 1 + right, 0)
+    went = side.take(order).ravel()
+    parts = [np.compress(went == s, order).reshape(len(order), -1) for s in (1, 2)]
+    n_right = np.bincount(node[right], minlength=len(asks))
+    return np.hstack(parts), np.append((level.sizes - n_right)[asks], n_right[asks])
 
-def link(parents, feature, threshold, missing_left, level):
-    """Give the parents their questions, and the next level as children: all left ones first."""
-    for t, *question, left, right in zip(parents, feature.tolist(), threshold.tolist(),
-                                         missing_left.tolist(), level, level[len(parents) :]):
-        (t.feature, t.threshold, t.missing_left), t.left, t.right = question, left, right
-
-def grow(Xt, order, targets, criterion, limits, w, max_features=math.inf, rng=None, trees=None):
-    """Grow a tree level by level, or several side by side: their nodes, roots first, and for each
-    row the index of its leaf (n,). w (n,) are row weights; limits are max_depth, min_samples_leaf,
-    min_impurity_decrease; order (d, m) has trees[0] sorted rows of the first tree, and so on."""
-    max_depth, min_samples_leaf, least = limits
-    side, leaf, rest = np.ones(len(w), np.int8), np.zeros(len(w), int), (max_features, rng)
-    sizes = trees = np.array([order.shape[1]] if trees is None else trees)
-    rows, asked, nodes = order[0], [np.zeros(0)] * 4, []
-    for depth in range(len(w)):
-        value, impurity, W, mixed, terms = describe(targets, w, rows, sizes, criterion)
-        values = value[0].tolist() if criterion == "variance" else value.T
-        level = list(map(Node, values, W.tolist(), impurity.tolist()))
-        link(*asked, level)
-        leaf[rows] = len(nodes) + np.repeat(np.arange(len(level)), sizes)
-        nodes += level
-        mixed &= (sizes >= 2 * min_samples_leaf) & (max_depth is None or depth < max_depth)
-        if not mixed.any():
+def grow(Xt, order, targets, criterion, limits, weights, max_features=math.inf, rng=None):
+    """Grow a tree for each row of weights (b, n), all together: their nodes, the b roots first, and
+    the index of each row's leaf (b n,). Each tree has a copy of the rows, the second from n on."""
+    (max_depth, min_samples_leaf, decrease), (b, n) = limits, weights.shape
+    drawn = [order if w.all() else order[w[order] > 0].reshape(len(Xt), -1) for w in weights]
+    order = np.hstack([rows + i * n for i, rows in enumerate(drawn)])
+    Xt, targets, w = np.tile(Xt, b), np.tile(targets, b), weights.ravel()
+    sizes = np.count_nonzero(weights, axis=1)
+    nodes, leaf, questions = [], np.zeros(b * n, int), []
+    for depth in range(n):
+        level = describe(targets, w, order[0], sizes, criterion)
+        values = level.value[0].tolist() if criterion == "variance" else level.value.T
+        new = [Node(*t, d=len(Xt)) for t in zip(values, level.W.tolist(), level.impurity.tolist())]
+        for (t, j, border), left, right in zip(questions, new, new[len(questions) :]):
+            t.feature, t.threshold, t.left, t.right = j, border, left, right
+        leaf[order[0]] = len(nodes) + level.node
+        nodes += new
+        if depth == max_depth or not level.mixed.any():
             break
-        columns = columns if depth else np.zeros((len(terms), len(w)), terms.dtype)
-        columns[:, rows] = terms
-        side[rows] *= np.repeat(mixed, sizes)
-        if depth or not mixed.all():
-            went = side.take(order).ravel()  # the rows on the left (1), then on the right (2)
-            order = np.hstack([np.compress(went == s, order).reshape(len(Xt), -1) for s in (1, 2)])
-        here = sizes[mixed], columns, value[:, mixed], W[mixed], w, criterion, min_samples_leaf
-        gain, feature, threshold = best_splits(Xt, order, *here, *rest)
-        good = (gain > -np.inf) & (np.maximum(gain, 0) >= (least - 1e-15) * nodes[0].n)
-        mixed[mixed], feature, threshold = good, feature[good], threshold[good]
-        asked = [t for t, ask in zip(level, mixed) if ask], feature, threshold, feature < 0
-        rows, sizes = divide(Xt, rows, sizes, mixed, feature, threshold, side)
-    for root in nodes[: len(trees)]:
-        root.d = len(Xt)
+        gain, feature, threshold = best_splits(
+            Xt, order, level, w, criterion, min_samples_leaf, max_features, rng)
+        worth = np.maximum(gain, 0) >= (decrease - 1e-15) * nodes[0].n  # rounding may go below 0
+        asks = level.mixed & (gain > -np.inf) & worth
+        questions = [(new[i], int(feature[i]), float(threshold[i])) for i in np.flatnonzero(asks)]
+        sorted_rows = order[:1] if depth + 1 == max_depth else order  # leaves need none
+        order, sizes = divide(Xt, sorted_rows, level, asks, feature, threshold)
     return nodes, leaf
 
 def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decrease=0.0):
-    """X, the targets (c, n): y itself or a 0/1 row per class, and the limits of growth, checked."""
+    """X, the targets (c, n) of `describe`, and the limits of growth, all of them checked."""
     check_number("max_depth", 1 if max_depth is None else max_depth, least=1, integer=True)
     check_number("min_samples_leaf", min_samples_leaf, least=1, integer=True)
     check_number("min_impurity_decrease", min_impurity_decrease, least=0)
@@ -283,10 +290,9 @@ def check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decreas
 
 def fit_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, min_impurity_decrease=0.0):
     """CART (Breiman and others, 1984): the root of a tree for labels (gini, entropy) or numbers
-    (variance). Each split must take min_impurity_decrease off the mean impurity of all rows. Few
-    rows gain less on the library (0.7 times its time for 1,000, 0.3 for 100,000): calls cost."""
+    (variance). Each split must take min_impurity_decrease off the mean impurity of all rows."""
     X, Y, limits = check_fit(X, y, criterion, max_depth, min_samples_leaf, min_impurity_decrease)
-    return grow(*sort_columns(X), Y, criterion, limits, np.ones(len(X), int))[0][0]
+    return grow(*sort_columns(X), Y, criterion, limits, np.ones((1, len(X)), int))[0][0]
 
 def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, seed=0, **options):
     """The library version: variance is `squared_error`, alpha `ccp_alpha`. It keeps X in float32,
@@ -296,52 +302,46 @@ def sklearn_tree(X, y, criterion="gini", max_depth=None, min_samples_leaf=1, see
     options |= dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=seed)
     return kind(criterion=criterion.replace("variance", "squared_error"), **options).fit(X, y)
 
-def demo_classification_tree(plot=False):
-    """Two half moons: the regions that a tree draws, and the library's answers on new moons."""
-    (X, y), (new, _) = (make_moons(np.random.default_rng(n), n, noise=0.2) for n in (200, 500))
-    grid, root = np.meshgrid(np.linspace(-1.4, 2.4, 58), np.linspace(1.4, -1, 13)), fit_tree(X, y)
-    labels = predict_tree(root, np.transpose(grid).reshape(-1, 2)).reshape(58, 13).T
-    print("\n== Into which rectangles does a full tree cut two moons? ==\n")
-    print("\n".join("  " + "".join(".#"[label] for label in line) for line in labels), end="\n\n")
-    print(show_tree(root, depth=2))
-    if plot:
-        save_plot("tree_models_classification_tree.png", lambda ax: (
-            ax.pcolormesh(*grid, labels, alpha=0.3), ax.scatter(*X.T, c=y, s=12),
-            ax.set(xlabel="x[0]", ylabel="x[1]", title="A full tree on two moons")))
-    return beside(*(("sums", f"shares of classes, {how}", tree_values(
-        fit_tree(X, y, how, 2), new), sklearn_tree(X, y, how, 2).predict_proba(new))
-        for how in ("gini", "entropy")))
-
-def demo_regression_tree(plot=False):
-    """One noisy wave and its staircase. With 10 rows per leaf and continuous y, nothing ties."""
-    rng, grid = np.random.default_rng(1), np.linspace(0.1, 5.9, 15)
+def demo_trees(plot=False):
+    """A noisy wave and its staircase, with 10 rows per leaf; and where is the wave above 0.5?"""
+    rng = np.random.default_rng(1)
     X = rng.uniform(0, 6, size=(240, 1)).astype(np.float32).astype(float)
     y = np.sin(X[:, 0]) + 0.2 * rng.normal(size=240)
     root, library = fit_tree(X, y, "variance", None, 10), sklearn_tree(X, y, "variance", None, 10)
+    stairs = predict_tree(root, X)
     print("\n== How does a staircase follow a wave? ==\n")
-    for x, step in zip(grid, predict_tree(root, grid[:, None])):
-        print(f"  x = {x:.1f}  {step:5.2f}  " + " " * round(15 + 12 * step) + "#")
+    for i in np.argsort(X[:, 0])[::16]:
+        print(f"  x = {X[i, 0]:.1f}  {stairs[i]:5.2f}  " + " " * round(15 + 12 * stairs[i]) + "#")
+    if plot:
+        save_plot("tree_models_trees.png", lambda ax: ax.plot(X, y, ".", X, stairs, "_"))
     cuts = sorted(t.threshold for t in list_nodes(root) if t.left is not None)
     theirs = np.sort(library.tree_.threshold[library.tree_.children_left >= 0])
-    return beside(("sums", f"{len(cuts)} thresholds", cuts, theirs),
-                  ("sums", "the stairs", predict_tree(root, X), library.predict(X)))
+    lines = [("sums", f"{len(cuts)} thresholds", cuts, theirs),
+             ("sums", "the stairs", stairs, library.predict(X))]
+    for how in ["gini", "entropy"]:
+        root, library = fit_tree(X, y > 0.5, how, 2), sklearn_tree(X, y > 0.5, how, 2)
+        lines.append(("sums", f"shares, {how}", tree_values(root, X), library.predict_proba(X)))
+    print("\n" + show_tree(root))
+    return beside(*lines)
 # Try: predict at x = 20. Before you do: which stair will answer?
+
 # %% [markdown]
 """
-## Pruning
-When should a tree stop? Early is short-sighted, as XOR shows. Better grow it fully, then cut back
-what does not pay. Put a price α on every leaf:
+## Pruning: when should a tree stop?
+Early is short-sighted (XOR). Let it grow too large, then cut back what is not worth α a leaf:
 
     R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (5)
+
 For every α some smallest subtree minimises R, and as α rises, branches only fall off (Breiman and
-others, 1984, chapter 3). Seen from a node t, the least cost of the branch below it is a chain of
-straight lines in α: the slope is the number of leaves left, and it bends where a branch falls off.
-As a leaf, t would cost r(t) + α. Where both are equal, t falls:
+others, 1984, chapter 3). The least R of the branch below a node t is a chain of straight lines
+cost + α · leaves, which bends wherever a part of the branch falls off. As a leaf, t would cost
+r(t) + α. Where both are equal, t falls:
 
     α(t) = (r(t) - cost) / (leaves - 1)                                            (6)
-with cost (at α = 0) and leaves of the line that holds there. Go up from the leaves and keep each
-branch's bends in a heap. A bend above α(t) never happens, as t falls first: pop it. The smaller
-heap is poured into the larger: n log² n steps. Choose α on new rows: old ones never want pruning.
+
+with the cost and leaves of the line that holds there. Go up from the leaves and keep each branch's
+bends in a heap. A bend above α(t) never happens, as t falls first: pop it. The smaller heap is
+poured into the larger: n log² n steps. **When it fails.** Old rows always choose α = 0: ask new.
 """
 # %%
 def collapse_alphas(root):
@@ -350,7 +350,7 @@ def collapse_alphas(root):
     for t in reversed(nodes):
         bends, alpha = [], math.inf
         if t.left is not None:
-            few, bends = sorted((heaps.pop(id(s)) for s in (t.left, t.right)), key=len)
+            few, bends = sorted([heaps.pop(id(t.left)), heaps.pop(id(t.right))], key=len)
             for bend in few:
                 heapq.heappush(bends, bend)
             r, left, right = (s.n * s.impurity / root.n for s in (t, t.left, t.right))
@@ -394,25 +394,29 @@ def demo_pruning(plot=False):
     for alpha, count in list(zip(alphas, leaves))[::4]:
         old, new = (predict_tree(prune_tree(root, alpha), A) for A in (X, new_X))
         print(f"  {alpha:7.4f}  {count:5}  {mse(y, old):12.2f}  {mse(new_y, new):9.2f}")
-    middle = float(alphas[-9:-7].mean())
-    path = np.unique(model.cost_complexity_pruning_path(X, y).ccp_alphas.round(12))
+    path, middle = model.cost_complexity_pruning_path(X, y).ccp_alphas, float(alphas[-9:-7].mean())
+    ours = predict_tree(prune_tree(root, middle), new_X)
     theirs = sklearn_tree(X, y, "variance", None, 10, ccp_alpha=middle).predict(new_X)
-    return beside(("sums", f"{len(alphas)} prices", alphas, path),
-                  ("sums", "new rows", predict_tree(prune_tree(root, middle), new_X), theirs))
+    return beside(("sums", f"{len(alphas)} prices", alphas, np.unique(path.round(12))),
+                  ("sums", "new rows", ours, theirs))
 # Try: grow the tree with min_samples_leaf=1. Where is the best price then?
+
 # %% [markdown]
 """
-## Random forest
+## Random forest: how do many trees know more than one?
 A full tree is right on average and wrong in detail: another sample gives another tree. Averages
 cancel such noise. If B trees have errors of variance σ² and correlation ρ (sigma, rho),
 
     variance of their average = ρ σ² + (1 - ρ) σ² / B                              (7)
+
 More trees shrink the second term; only trees that differ shrink the first. Two tricks do it.
 Bootstrap: each tree sees n rows drawn with replacement. A row drawn three times is not copied: it
 gets weight 3 in (2) to (4), and counts as one row in min_samples_leaf. Random features: at every
 split (not once per tree) only some may be asked, often √d, so that no feature opens every tree.
-A tree leaves out (1 - 1/n)ⁿ ≈ 37% of the rows. Predict each row with just the trees that never
-saw it, and you get an honest score without a test set: out of bag.
+
+A tree leaves out (1 - 1/n)ⁿ ≈ 37% of the rows. Predict each row with just the trees that never saw
+it, and you get an honest score without a test set: out of bag.
+**When it fails.** What all trees get wrong stays wrong: an average extends no trend either.
 """
 # %%
 Forest = namedtuple("Forest", "trees counts")  # roots; how often each drew each row (trees, n)
@@ -421,23 +425,22 @@ def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth
     """Random forest (Breiman, 2001). max_features is a number, "sqrt" of d, or None for all.
     The bootstrap comes from the generator rng, or is given as counts (trees, n)."""
     X, targets, limits = check_fit(X, y, criterion, max_depth, min_samples_leaf)
-    check_number("trees", trees, least=1, integer=True)
-    (n, d), rng, grown = X.shape, np.random.default_rng(0) if rng is None else rng, []
+    (n, d), rng = X.shape, np.random.default_rng(0) if rng is None else rng
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a generator, np.random.default_rng(seed), not {rng!r}")
-    few = d if max_features is None else math.isqrt(d) if max_features == "sqrt" else max_features
-    check_number("max_features", few, least=1, most=d, integer=True)
+    few = math.isqrt(d) if max_features == "sqrt" else max_features
+    few = d if few is None else check_number("max_features", few, least=1, most=d, integer=True)
+    check_number("trees", trees, least=1, integer=True)
     if counts is None:
         counts = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(trees)]
-    draws, counts = check_array("counts", counts, ndim=2), np.asarray(counts).astype(int)
-    if draws.shape[1] != n or draws.min() < 0 or (draws != counts).any() or 0 in draws.sum(axis=1):
+    draws = check_array("counts", counts, ndim=2)
+    if draws.shape[1] != n or draws.min() < 0 or np.any(draws % 1) or 0 in draws.sum(axis=1):
         raise ValueError(f"counts must be (trees, {n}) whole numbers, and no tree without rows")
-    (Xt, order), some = sort_columns(X), max(1, 2**20 // X.size)  # so many trees fit the memory,
-    for w in (counts[i : i + some] for i in range(0, len(counts), some)):  # each with its own rows
-        b, orders = len(w), [order[s[order]].reshape(d, -1) + i * n for i, s in enumerate(w > 0)]
-        data = np.tile(Xt, b), np.hstack(orders), np.tile(targets, b), criterion, limits
-        grown += grow(*data, w.ravel(), few, rng, (w > 0).sum(axis=1))[0][:b]
-    return Forest(grown, counts)
+    columns, counts = sort_columns(X), draws.astype(int)
+    roots, b = [], max(1, 2**20 // X.size)  # so many trees grow together: each copies the rows
+    for some in (counts[i : i + b] for i in range(0, len(counts), b)):
+        roots += grow(*columns, targets, criterion, limits, some, few, rng)[0][: len(some)]
+    return Forest(roots, counts)
 
 def predict_forest(forest, X):
     """The mean of the trees, or the label with the largest mean share: (n,)."""
@@ -448,14 +451,13 @@ def out_of_bag(forest, X):
     X, out = check_X(X, forest.trees[0].d), forest.counts == 0  # (trees, n)
     if len(X) != out.shape[1] or not out.any():
         raise ValueError(f"X must be the {out.shape[1]} training rows, some of them left out")
-    total = sum((tree_values(root, X).T * rows).T for root, rows in zip(forest.trees, out))
     rows = np.flatnonzero(out.any(axis=0))
-    return rows, decide((total[rows].T / out.sum(axis=0)[rows]).T)
+    total = sum(tree_values(root, X).T * left_out for root, left_out in zip(forest.trees, out))
+    return rows, decide((total / np.maximum(out.sum(axis=0), 1)).T[rows])  # .T: (k, n) or (n,)
 
 def sklearn_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None,
                    min_samples_leaf=1, seed=0):  # fmt: skip
-    """The library version, and its counts (trees, n), so that ours can grow from the same draws.
-    It draws features until one of them can split; we draw among those that vary in the node."""
+    """The library version, and its counts (trees, n), so that ours can grow from the same draws."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     kind = RandomForestRegressor if criterion == "variance" else RandomForestClassifier
     options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=seed)
@@ -470,40 +472,44 @@ def demo_forest(plot=False):
     X, rng = X.astype(np.float32).astype(float), np.random.default_rng(0)
     train, test = train_test_split(rng, len(X))
     data, options = (X[train], y[train], "variance"), (100, "sqrt", None, 3)
-    forest, library = fit_forest(*data, *options, rng), sklearn_forest(*data, *options)[0]
+    forest, (library, _) = fit_forest(*data, *options, rng), sklearn_forest(*data, *options)
     print("\n== What do many trees know that one does not? ==\n\n  trees   R2 on new rows")
-    for count in (1, 3, 10, 30, 100):
+    for count in [1, 3, 10, 30, 100]:
         score = r2_score(y[test], predict_forest(Forest(forest.trees[:count], None), X[test]))
         print(f"  {count:5}   {score:6.3f}  " + "#" * round(60 * max(score, 0)))
     rows, values = out_of_bag(forest, X[train])
-    print(f"\n  out of bag, without test rows: {(score := r2_score(y[train][rows], values)):.3f}")
+    score = r2_score(y[train][rows], values)
+    print(f"\n  out of bag, without test rows: {score:.3f}")
     model, counts = sklearn_forest(*data, 20, None, None, 10)
     same = predict_forest(fit_forest(*data, 20, None, None, 10, counts=counts), X[test])
     return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
                   ("sums", "same bootstrap, new rows", same, model.predict(X[test])))
 # Try: max_features=None in the first forest. By equation (7), what do you expect?
+
 # %% [markdown]
 """
-## Gradient boosting
+## Gradient boosting: what does the next tree learn from the ones before?
 A forest averages deep trees that know nothing of each other. Boosting adds up shallow ones, each
 grown on what those before it still get wrong. Start with the best constant F, and repeat
 
     g = ∂loss/∂F        grow a regression tree on -g        F ← F + η · tree       (8)
-This is gradient descent with a tree as the step, and a tree also answers for rows it has not
-seen. Two losses, with their first two derivatives, where p = 1 / (1 + exp(-F)):
+
+This is gradient descent with a tree as the step, which also answers for rows it has not seen. Two
+losses, with their first two derivatives, where p = 1 / (1 + exp(-F)):
 
     squared    1/2 (y - F)²                   g = F - y        h = 1               (9)
     log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (10)
+
 F starts at the mean of y, or the log of its odds; without that start all predictions are off by
 it. Each leaf takes a Newton step (for the squared error, the mean of -g again):
 
     leaf value = -Σ g / Σ h                                                        (11)
-A small η needs more trees and does better on new rows. Unlike a forest, boosting overfits with
-more trees: watch the error on held-out rows and stop where it is least.
+
+**When it fails.** Unlike a forest, boosting overfits with more trees: watch the error on held-out
+rows and stop where it is least. A small η needs more trees and does better on new rows.
 """
 # %%
 Boosting = namedtuple("Boosting", "loss start lr trees missing")  # missing: may X hold nan?
-
 def mean_of(loss, F):
     """F itself, or for the log loss p = 1 / (1 + exp(-F)), written so that nothing overflows."""
     return F if loss == "squared" else np.exp(-np.logaddexp(0, -F))
@@ -523,8 +529,9 @@ def boost(y, loss, steps, lr, l2, missing, grow_one):
         p = mean_of(loss, F)
         g, h = p - y, np.ones(len(y)) if loss == "squared" else p * (1 - p)  # (9) and (10)
         nodes, leaf = grow_one(g, h)
-        G, H = (np.bincount(leaf, v, minlength=len(nodes)) for v in (g, h))
-        value = np.divide(-G, H + l2, out=np.zeros(len(G)), where=H > 1e-150)  # (11) and (13)
+        G, H = np.bincount(leaf, g, len(nodes)), np.bincount(leaf, h, len(nodes))
+        H[H < 1e-150] = np.inf  # no leaf, or one that is sure: its value is 0
+        value = -G / (H + l2)  # (11) and (13)
         F += lr * value[leaf]
         for t, v in zip(nodes, value.tolist()):
             t.value = v
@@ -534,9 +541,10 @@ def boost(y, loss, steps, lr, l2, missing, grow_one):
 def fit_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
     """Gradient boosting (Friedman, 2001). loss is "squared", or "log" for labels 0 and 1."""
     X, targets, limits = check_fit(X, y, "variance", max_depth, min_samples_leaf)
-    columns, w = sort_columns(X), np.ones(len(X), int)  # sorted once for all: only g changes
-    return boost(targets[0], loss, steps, lr, 0.0, False,
-                 lambda g, h: grow(*columns, -g[None], "variance", limits, w))
+    columns, w = sort_columns(X), np.ones((1, len(X)), int)  # sorted once: only g changes
+    def grow_one(g, h):
+        return grow(*columns, -g[None], "variance", limits, w)
+    return boost(targets[0], loss, steps, lr, 0.0, False, grow_one)
 
 def staged_scores(model, X):
     """F after 0, 1, 2, ... trees: yields (n,) each time."""
@@ -552,8 +560,7 @@ def predict_boosting(model, X):
     return mean_of(model.loss, F)
 
 def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
-    """The library version: steps is `n_estimators`. It sorts anew in every node, though X never
-    changes; we sort once. (For stumps, a grower of one level alone would take half our time.)"""
+    """The library version: steps is `n_estimators`. It sorts anew in every node; we sort once."""
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
     kind = GradientBoostingRegressor if loss == "squared" else GradientBoostingClassifier
     options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=0)
@@ -568,124 +575,119 @@ def friedman_data(rng, n):
 def demo_boosting(plot=False):
     """The error on new rows, stage by stage, for stumps and for trees of depth 3."""
     (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 1000) for seed in (2, 3))
-    print("\n== How does the error fall from tree to tree? (the noise alone is 1) ==\n")
-    lines, shown = [], (0, 1, 10, 40, 80)
-    print("  trees   " + "".join(f"{s:8}" for s in shown))
-    for depth, loss in [(1, "squared"), (3, "squared"), (1, "log"), (3, "log")]:
-        target, steps = (y, 80) if loss == "squared" else ((y > 15).astype(int), 20)
-        options = (loss, steps, 0.2, depth, 20)
-        stages = np.array(list(staged_scores(fit_boosting(X, target, *options), new_X)))
-        if loss == "squared":
-            print(f"  depth {depth} " + "".join(f"{mse(new_y, stages[s]):8.2f}" for s in shown))
-        model = sklearn_boosting(X, target, *options)
+    print("\n== How does the error fall from tree to tree? (squared: the noise alone is 1) ==\n")
+    lines, shown = [], [0, 1, 10, 40, 80]
+    print("  trees            " + "".join(f"{s:8}" for s in shown))
+    for loss, depth in [("squared", 1), ("squared", 3), ("log", 1), ("log", 3)]:
+        old, new, error = (y, new_y, mse) if loss == "squared" else (y > 15, new_y > 15, log_loss)
+        options = (loss, 80, 0.2, depth, 20)
+        stages = np.array(list(staged_scores(fit_boosting(X, old, *options), new_X)))
+        errors = [error(new, mean_of(loss, stages[s])) for s in shown]
+        print(f"  {loss:7} depth {depth}  " + "".join(f"{e:8.2f}" for e in errors))
+        model = sklearn_boosting(X, old, *options)
         staged = model.staged_predict if loss == "squared" else model.staged_decision_function
-        theirs = np.array(list(staged(new_X))).reshape(steps, -1)
-        lines.append(("boosting", f"{steps} stages, {loss}, depth {depth}", stages[1:], theirs))
+        theirs = np.array(list(staged(new_X))).reshape(80, -1)
+        lines.append(("boosting", f"80 stages, {loss}, depth {depth}", stages[1:], theirs))
     return beside(*lines)
 # Try: lr=1.0. Which of the two depths suffers more, and why?
+
 # %% [markdown]
 """
-## Second-order boosting
+## Second-order boosting: what do XGBoost and LightGBM add?
 Gradient boosting grows trees by g alone and mends their leaves. XGBoost (Chen and Guestrin, 2016)
 grows them by both derivatives: expand the loss to second order around F, and price leaf values v:
 
     J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                   (12)
+
 A leaf with sums G and H is a parabola in v. Its lowest point, what that takes off J, and so
 (twice) the gain of a split, in every node and not at the root alone:
 
     v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (13)
     gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (14)
-Bins: try at most 255 thresholds per feature, at quantiles. A node is summed up by its histogram
-of G, H and counts per bin, and only the smaller of two children needs counting: the other is the
-parent's minus that one. Missing values have a bin of their own; each split tries them on both sides
-and keeps the better one. A feature without gaps in training sends later gaps to the majority. λ
-adds to H: with the log loss, sure leaves have a small H and shrink most. XOR defeats it.
+
+Bins: try at most 255 thresholds per feature, at quantiles. A node is summed up by its histogram of
+G, H and counts per bin, and only the smaller of two children is counted: the other is the parent's
+minus that one. Missing values have a bin of their own; each split tries them on both sides and
+keeps the better one. A feature without gaps in training sends later gaps to the majority.
+**When it fails.** Every split must gain, so XOR defeats it. λ shrinks leaves with a small H most.
 """
 # %%
+MIN_HESSIAN = 1e-3  # each side of a split keeps at least this sum of h, as in the library
 def find_bins(X, bins):
     """Thresholds per feature: between its distinct values, or at quantiles if those are many."""
     thresholds, percent = [], np.linspace(0, 100, bins + 1)[1:-1]
-    for x in X.T:
-        values = np.unique(x := x[~np.isnan(x)])
-        thresholds.append(values[:-1] / 2 + values[1:] / 2 if len(values) <= bins else
-                          np.unique(np.percentile(x, percent, method="averaged_inverted_cdf")))
+    for x in [x[~np.isnan(x)] for x in X.T]:
+        cuts = (np.unique(x)[:-1] + np.unique(x)[1:]) / 2
+        if len(cuts) >= bins:
+            cuts = np.unique(np.percentile(x, percent, method="averaged_inverted_cdf"))
+        thresholds.append(cuts)
     return thresholds
 
-def histograms(binned, rows, node, q, bins, g, h):
-    """Sums of g, of h, and counts over rows, per feature, node and bin: (3, d, q, bins + 1)."""
-    size, sums = q * (bins + 1), np.empty((3, len(binned), q * (bins + 1)))
-    first, g, h = node * (bins + 1), g[rows], None if h is None else h[rows]
-    for column, (G, H, n) in zip(binned, sums.swapaxes(0, 1)):
-        cell = first + column[rows]
-        G[:], n[:] = np.bincount(cell, g, size), np.bincount(cell, minlength=size)
-        H[:] = n if h is None else np.bincount(cell, h, size)
-    return sums.reshape(3, len(binned), q, bins + 1)
+def histogram(binned, rows, g, h, bins):
+    """Sums of g, of h, and counts over the rows, per feature and bin: (3, d, bins + 1)."""
+    sums, g, h = np.empty((3, len(binned), bins + 1)), g[rows], h[rows]
+    for j, column in enumerate(binned):
+        at = column[rows]
+        sums[:, j] = [np.bincount(at, weights, bins + 1) for weights in (g, h, None)]
+    return sums
 
-def best_bins(sums, gaps, l2, min_samples_leaf, min_hessian):
-    """Equation (14) at every bin: gain, feature, last bin on the left, does nan go left; (q,).
-    gaps (d,) tells which features have missing values, in the last bin of sums (3, d, q, B)."""
-    total, left, gains = sums.sum(axis=-1, keepdims=True), np.cumsum(sums[..., :-1], axis=-1), []
-    for left in [left, (left + sums[..., -1:])[..., ::-1]][: 1 + gaps.any()]:  # nan right, left
-        right = total - left
-        a, b, c = (G * (G / np.maximum(H + l2, 1e-15)) for G, H, _ in (left, total, right))
-        gain, least = a - b + c, np.minimum(left, right)
-        gain[(least[1] < min_hessian) | (least[2] < min_samples_leaf)] = -np.inf
-        gains.append(gain)
-    gains, B = np.concatenate(gains, axis=-1).swapaxes(0, 1), left.shape[-1]  # (q, d, B or 2B)
-    best = gains.reshape(len(gains), -1).argmax(axis=1)
-    feature, at = np.divmod(best, gains.shape[2])
-    gain, nan_left = gains[range(len(gains)), feature, at], at >= B
-    return gain, feature, np.where(nan_left, 2 * B - 1 - at, at), nan_left
+def best_bin(sums, l2, min_samples_leaf):
+    """Equation (14) at every bin: gain, feature, last bin on the left, does nan go left?"""
+    total, bins = sums.sum(axis=2, keepdims=True), sums.shape[2] - 1  # the last one is for nan
+    left = np.cumsum(sums[:, :, :-1], axis=2)  # (3, d, bins): nan goes right
+    if sums[2, :, -1].any():  # behind that, from the last bin to the first: nan goes left
+        left = np.concatenate([left, (left + sums[:, :, -1:])[:, :, ::-1]], axis=2)
+    right = total - left
+    def fall(G, H, n):  # twice that of equation (13)
+        return G * (G / np.maximum(H + l2, 1e-15))
+    gain = fall(*left) - fall(*total) + fall(*right)  # (d, bins) or (d, 2 bins)
+    _, H, n = np.minimum(left, right)
+    gain[(H < MIN_HESSIAN) | (n < min_samples_leaf)] = -np.inf
+    j, at = divmod(int(gain.argmax()), gain.shape[1])
+    return gain[j, at], j, at if at < bins else 2 * bins - 1 - at, at >= bins
 
-def grow_newton(binned, thresholds, gaps, bins, g, h, max_depth, l2, min_samples_leaf, min_hessian):
-    """Grow a tree on histograms, level by level. Returns its nodes, and each row's leaf (n,)."""
+def grow_newton(binned, thresholds, gaps, g, h, bins, max_depth, l2, min_samples_leaf):
+    """Grow a tree on histograms, node by node. Returns its nodes, and each row's leaf (n,)."""
     d, n = binned.shape
-    nodes, leaf, rows, node = [Node(0.0, n, d=d)], np.zeros(n, int), np.arange(n), np.zeros(n, int)
-    level, sums = nodes[:], histograms(binned, rows, node, 1, bins, g, h)
-    for below in reversed(range(max_depth or n)):  # levels that may follow
-        gain, feature, cut, nan_left = best_bins(sums, gaps, l2, min_samples_leaf, min_hessian)
-        asks = gain > 0
-        rows, node = rows[asks[node]], (np.cumsum(asks) - 1)[node[asks[node]]]
-        parents = [t for t, ask in zip(level, asks) if ask]
-        feature, cut, nan_left, s = feature[asks], cut[asks], nan_left[asks], len(parents)
-        at = binned[feature[node], rows]
-        child = node + s * np.where(at == bins, ~nan_left[node], at > cut[node])
-        sizes = np.bincount(child, minlength=2 * s)
-        larger_left = sizes[:s] > sizes[s:]
-        level = [Node(0.0, size) for size in sizes.tolist()]
-        values = np.array([np.append(thresholds[j], np.inf)[c] for j, c in zip(feature, cut)])
-        link(parents, feature, values, np.where(gaps[feature], nan_left, larger_left), level)
-        leaf[rows] = len(nodes) + child
-        nodes += level
-        if s == 0 or below == 0:
-            break
-        few = np.flatnonzero((child >= s) == larger_left[node])  # the rows of smaller children
-        part = histograms(binned, rows[few], node[few], s, bins, g, h)
-        pick, pair = larger_left[:, None], (sums[:, :, asks] - part, part)
-        sums, node = np.concatenate([np.where(pick, *pair), np.where(pick, *pair[::-1])], 2), child
+    nodes, leaf, rows = [Node(0.0, n, d=d)], np.zeros(n, int), np.arange(n)
+    todo = [(nodes[0], 1, rows, histogram(binned, rows, g, h, bins))]
+    while todo:
+        t, depth, rows, sums = todo.pop()
+        gain, j, cut, nan_left = best_bin(sums, l2, min_samples_leaf)
+        if gain <= 0:
+            continue
+        at = binned[j, rows]
+        goes_left = np.where(at == bins, nan_left, at <= cut)
+        left, right = rows[goes_left], rows[~goes_left]
+        t.feature, t.threshold = j, float(np.append(thresholds[j], np.inf)[cut])
+        t.missing_left = nan_left if gaps[j] else len(left) > len(right)
+        t.left, t.right = Node(0.0, len(left)), Node(0.0, len(right))
+        leaf[left], leaf[right] = len(nodes), len(nodes) + 1
+        nodes += [t.left, t.right]
+        if depth != max_depth:
+            small = histogram(binned, min(left, right, key=len), g, h, bins)
+            both = (small, sums - small) if len(left) <= len(right) else (sums - small, small)
+            todo += [(t.left, depth + 1, left, both[0]), (t.right, depth + 1, right, both[1])]
     return nodes, leaf
 
 def fit_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0,
-                        min_samples_leaf=20, bins=255, min_hessian=1e-3):  # fmt: skip
-    """XGBoost's objective on histograms (LightGBM: Ke and others, 2017). X may hold nan.
-    Each side of a split keeps min_samples_leaf rows, and a sum of h of min_hessian."""
+                        min_samples_leaf=20, bins=255):  # fmt: skip
+    """XGBoost's objective on histograms (LightGBM: Ke and others, 2017). X may hold nan."""
     check_number("bins", bins, least=2, most=255, integer=True)
     check_number("l2", l2, least=0)
-    check_number("min_hessian", min_hessian, least=0)
     X = check_array("X", X, ndim=2, allow_nan=True)
     _, (y,), _ = check_fit(np.nan_to_num(X), y, "variance", max_depth, min_samples_leaf)
     thresholds, gaps = find_bins(X, bins), np.isnan(X).any(axis=0)
     binned = np.array([np.searchsorted(cuts, x) for cuts, x in zip(thresholds, X.T)])
     binned = np.where(np.isnan(X.T), bins, binned).astype(np.uint8)  # (d, n)
     def grow_one(g, h):  # sums of float32 numbers are exact in float64: equal gains stay equal
-        return grow_newton(binned, thresholds, gaps, bins, np.float32(g), np.float32(h) if loss
-                           == "log" else None, max_depth, l2, min_samples_leaf, min_hessian)
+        return grow_newton(binned, thresholds, gaps, np.float32(g), np.float32(h), bins,
+                           max_depth, l2, min_samples_leaf)
     return boost(y, loss, steps, lr, l2, True, grow_one)
 
 def sklearn_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2=1.0,
                             min_samples_leaf=20, bins=255):  # fmt: skip
-    """The library version, without early stopping and its limit on leaves. It keeps g and h in
-    float32: equal trees, leaves to 7 digits. Its compiled loops take a third of our time."""
+    """The library version: g and h in float32, and compiled loops that take a third of our time."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     kind = HistGradientBoostingRegressor if loss == "squared" else HistGradientBoostingClassifier
     return kind(max_iter=steps, learning_rate=lr, max_depth=max_depth, l2_regularization=l2,
@@ -699,20 +701,21 @@ def demo_newton_boosting(plot=False):
     X[X[:, 3] > 0.7, 3] = np.nan  # y grows with x[3], but its largest values are not written down
     train, test = train_test_split(rng, len(X), 0.33)
     print("\n== Where do missing values go, if only large ones are missing? ==\n")
-    for loss, target in [("squared", y), ("log", (y > 15).astype(int))]:
+    for loss, target in [("squared", y), ("log", y > 15)]:
         options = (X[train], target[train], loss, 20, 0.1, 4, 2.0)
         ours, model = fit_newton_boosting(*options), sklearn_newton_boosting(*options)
         left = [t.missing_left for root in ours.trees for t in list_nodes(root) if t.feature == 3]
-        print(f"  {loss:8} {len(left)} questions on x[3]: a gap goes left in {sum(left)} of them")
+        print(f"  {loss:7} {len(left)} questions on x[3]: a gap goes left in {sum(left)} of them")
         theirs = model.predict(X[test]) if loss == "squared" else model.decision_function(X[test])
         (*_, F), spread = staged_scores(ours, X[test]), np.ptp(theirs)
         lines.append(("newton boosting", f"20 trees, {loss}", F / spread, theirs / spread))
     return beside(*lines)
 # Try: let x[3] be missing at random. Where do its gaps go then?
+
 # %% [markdown]
 """
-## Categorical features
-Trees ask "at most t?", but what is the order of red, green and blue? Three ways to numbers:
+## Categorical features: what is the order of red, green and blue?
+Trees ask "at most 2.45?", and need numbers. Three ways to them:
 
 - One-hot: a 0/1 column per category. Honest, and too wide for 10,000 categories.
 - Ordinal: the position in the alphabet, an order that means nothing. An unknown one becomes -1.
@@ -720,8 +723,9 @@ Trees ask "at most t?", but what is the order of red, green and blue? Three ways
   as if m more of its rows had an average y. Unknown ones get mean(y).
 
       code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (15)
-The leak: in (15) each row's own y is part of its code. With one row and m = 0 the code is y, and
-pure noise looks like a good model until new rows come. The cure: code each row by the other folds.
+
+**What people get wrong.** In (15) each row's own y is part of its code. With one row and m = 0 the
+code is y, and pure noise looks like a good model until new rows come. Code it by the other folds.
 """
 # %%
 def check_column(column):
@@ -740,31 +744,25 @@ def encode_one_hot(column, categories):
     """A 0/1 column per category (n, k); a value that is not there gets a row of zeros."""
     return (encode_ordinal(column, categories)[:, None] == np.arange(len(categories))).astype(float)
 
-def fit_target_encoding(column, y, m=1.0):
-    """Equation (15): the categories (k,), their codes (k,), and the code of all others."""
+def encode_target(column, y, new, m=1.0):
+    """Equation (15), learned from the rows of column and y, for the values of new, (n,) each."""
     column = check_column(column)
     _, y = check_Xy(np.zeros((len(column), 1)), y)
     check_number("m", m, least=0)
     categories, at = np.unique(column, return_inverse=True)
-    return categories, (np.bincount(at, y) + m * y.mean()) / (np.bincount(at) + m), y.mean()
-
-def encode_target(column, encoding):
-    """The code of each value, (n,)."""
-    at = encode_ordinal(column, encoding[0])
-    return np.where(at < 0, encoding[2], encoding[1][at])
+    codes = (np.bincount(at, y) + m * y.mean()) / (np.bincount(at) + m)
+    at = encode_ordinal(new, categories)
+    return np.where(at < 0, y.mean(), codes[at])
 
 def encode_out_of_fold(column, y, folds, m=1.0):
     """Each row's code from the rows of the other folds, given as pairs (train, test): (n,)."""
-    column, codes = check_column(column), np.zeros(np.shape(column))
-    try:
+    column, codes, parts = check_column(column), np.zeros(np.shape(column)), [[]]
+    with suppress(TypeError, ValueError):  # folds that are not even pairs
         parts = [*map(np.hstack, folds), np.hstack([test for _, test in folds])]
-    except (TypeError, ValueError):
-        parts = [[]]
     if not all(np.array_equal(np.sort(part), np.arange(len(column))) for part in parts):
         raise ValueError("folds must be pairs (train, test) of all rows, each row in one test")
     for train, test in folds:
-        encoding = fit_target_encoding(column[train], np.asarray(y)[train], m)
-        codes[test] = encode_target(column[test], encoding)
+        codes[test] = encode_target(column[train], np.asarray(y)[train], column[test], m)
     return codes
 
 def sklearn_encoders(column, y, folds, m=1.0):
@@ -778,32 +776,35 @@ def sklearn_encoders(column, y, folds, m=1.0):
 def demo_categories(plot=False):
     """Pure noise, 200 categories: how good does a feature look that knows nothing?"""
     rng = np.random.default_rng(5)
-    column, y = np.array([f"c{i % 200:03}" for i in rng.permutation(600)]), rng.permutation(600) % 2
-    new, new_y, folds = np.append(column[1:], "?"), rng.permutation(600) % 2, k_fold(600, 5, rng)
-    encoding, safe = fit_target_encoding(column, y), encode_out_of_fold(column, y, folds)
-    (names, _, _), code, X = encoding, encode_target(new, encoding), new[:, None]
+    column = np.array([f"c{i % 200:03}" for i in rng.permutation(600)])
+    y, new_y = rng.permutation(600) % 2, rng.permutation(600) % 2
+    new, folds = np.append(column[1:], "?"), k_fold(600, 5, rng)
+    code, safe = encode_target(column, y, new), encode_out_of_fold(column, y, folds)
     print("\n== How well does a category that means nothing predict a coin? (ROC AUC) ==\n")
-    print(f"  coded with each row's own y  {roc_auc(y, encode_target(column, encoding)):.3f}")
+    print(f"  coded with each row's own y  {roc_auc(y, encode_target(column, y, column)):.3f}")
     print(f"  coded out of fold            {roc_auc(y, safe):.3f}")
     print(f"  new rows                     {roc_auc(new_y, code):.3f}")
+    names, X = np.unique(column), new[:, None]
     one_hot, ordinal, target, theirs = sklearn_encoders(column, y, folds)
     return beside(("sums", "one-hot", encode_one_hot(new, names), one_hot.transform(X)),
                   ("sums", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
                   ("sums", "target", code, target.transform(X)[:, 0]),
                   ("sums", "target, out of fold", safe, theirs))
 # Try: give each category 30 rows instead of 3. How large is the leak then?
+
 # %% [markdown]
 """
-## Importance
-Which features does a model use? A tree can be asked directly: credit the gain (3) of every split
-to its feature, and share out 100% per tree. A forest takes the mean over its trees.
+## Importance: which features does a model use?
+Ask the tree: credit the gain (3) of every split to its feature. For a forest, take the mean.
 
     impurity importance(j) = Σ gain of splits on j / Σ gain of all splits          (16)
+
 But training rows flatter: a useless feature of many distinct values offers many thresholds, and
 one fits the noise. Better ask any model: how much worse is it if a held-out column is shuffled?
 
     permutation importance(j) = score - score with column j shuffled               (17)
-It tells what this model uses: two equal columns stand in for each other, and may look idle both.
+
+**When it fails.** Two equal columns stand in for each other, and may look idle both.
 """
 # %%
 def impurity_importance(trees):
@@ -811,9 +812,9 @@ def impurity_importance(trees):
     shares = np.zeros(trees[0].d)
     for root in trees:
         gains = np.zeros(root.d)
-        for t in (t for t in list_nodes(root) if t.left is not None):
-            whole, left, right = (s.n * s.impurity for s in (t, t.left, t.right))
-            gains[t.feature] += whole - left - right  # equation (3)
+        for t in [t for t in list_nodes(root) if t.left is not None]:
+            children = t.left.n * t.left.impurity + t.right.n * t.right.impurity
+            gains[t.feature] += t.n * t.impurity - children  # equation (3)
         shares += gains / (gains.sum() or 1)
     return shares / (shares.sum() or 1)
 
@@ -822,17 +823,20 @@ def permutation_importance(predict, X, y, score, permutations):
     (X, y), orders = check_Xy(X, y), check_array("permutations", permutations, ndim=2)
     if not all(np.array_equal(np.sort(order), np.arange(len(X))) for order in orders):
         raise ValueError(f"permutations must be rows, each with the numbers 0 to {len(X) - 1}")
-    whole, each, orders = score(y, predict(X)), np.arange(X.shape[1]), orders.astype(int)
-    return np.array([[whole - score(y, predict(np.where(each == j, X[order], X)))
-                      for order in orders] for j in each])
+    drops = np.full((X.shape[1], len(orders)), score(y, predict(X)))
+    for j, i in np.ndindex(drops.shape):
+        shuffled = np.where(np.arange(X.shape[1]) == j, X[orders[i].astype(int)], X)
+        drops[j, i] -= score(y, predict(shuffled))
+    return drops
 
 def sklearn_permutations(n, repeats, seed=0):
-    """The library version: its permutations, (repeats, n), seen by shuffling row numbers."""
-    from sklearn.inspection import permutation_importance as theirs
-    X, y, seen = np.arange(n)[:, None], np.arange(n), []
-    theirs(sklearn_tree(X, y, "variance", 1), X, y, n_repeats=repeats, random_state=seed,
-           scoring=lambda model, X, y: seen.append(X[:, 0].copy()) or 0.0)
-    return np.array(seen[1:])
+    """The library version: its permutations (repeats, n). Each shuffles the one before again."""
+    rng, index = np.random.RandomState(np.random.RandomState(seed).randint(2**31)), np.arange(n)
+    orders = [np.arange(n)]
+    for _ in range(repeats):
+        rng.shuffle(index)
+        orders.append(orders[-1][index])
+    return np.array(orders[1:])
 
 def demo_importance(plot=False):
     """Friedman's function uses the first five of ten features. Who credits the others?"""
@@ -841,15 +845,15 @@ def demo_importance(plot=False):
     root, model = fit_tree(X, y, "variance", None, 10), sklearn_tree(X, y, "variance", None, 10)
     shares, orders = impurity_importance([root]), sklearn_permutations(400, 10)
     drops = permutation_importance(lambda X: predict_tree(root, X), *new, r2_score, orders)
-    theirs = sklearn_importance(model, *new, n_repeats=10, random_state=0).importances
-    print("\n== Which features matter, and which measure credits the idle ones? ==\n\n"
-          "        impurity  permutation, on new rows")
+    print("\n== Which features matter, and which measure credits the idle ones? ==\n")
+    print("        impurity  permutation, on new rows")
     for j, (share, drop) in enumerate(zip(shares, drops.mean(axis=1))):
-        print(f"  x[{j}] {share:9.3f} {drop:12.3f}" + "   idle" * (j > 4))
+        print(f"  x[{j}] {share:9.3f} {drop:12.3f}" + ("   idle" if j > 4 else ""))
+    theirs = sklearn_importance(model, *new, n_repeats=10, random_state=0).importances
     return beside(("sums", "impurity", shares, model.feature_importances_),
                   ("sums", "permutation", drops, theirs))
 # Try: add a copy of x[3] as a column. What happens to the importance of both?
-# %%
+
 def encode_table(columns, targets, train, folds):
     """{name: column (n,)} as X (n, features), texts by their codes for each of the targets (n,)."""
     parts = []
@@ -857,42 +861,38 @@ def encode_table(columns, targets, train, folds):
         if column.dtype.kind == "f":  # if no training row has a number, it says nothing
             parts.append(column if np.isfinite(column[train]).any() else np.zeros(len(column)))
         for y in targets if column.dtype.kind == "U" else []:
-            parts.append(encode_target(column, fit_target_encoding(column[train], y[train])))
+            parts.append(encode_target(column[train], y[train], column))
             parts[-1][train] = encode_out_of_fold(column[train], y[train], folds)
     return np.column_stack(parts)
 
 def evaluate_table(path, target, plot=False):
-    """Your own table: `python tree_models.py --csv FILE --target COLUMN` judges three models on a
-    quarter of the rows, kept back before anything is learned; scores (4, 2), scratch and library.
-    A target of text, or of at most ten different numbers, is a class. Text becomes target codes,
-    out of fold on training rows. Gaps stay gaps for boosting; for the others they get the mean."""
-    (columns, y, labels), rng = read_table(path, target), np.random.default_rng(0)
-    classes = labels is not None
-    train, test = stratified_k_fold(y, 4)[0] if classes else train_test_split(rng, len(y))
+    """Your own table: `--csv FILE --target COLUMN` judges models on a quarter of the rows, kept
+    back before anything is learned. Text becomes out-of-fold codes. Boosting alone sees gaps."""
+    columns, y, labels = read_table(path, target)
+    rng, classes = np.random.default_rng(0), labels is not None
     how, loss, score = ("gini", "log", accuracy) if classes else ("variance", "squared", r2_score)
-    targets = [y == c for c in range(len(labels))] if classes and len(labels) > 2 else [y]
+    train, test = stratified_k_fold(y, 4)[0] if classes else train_test_split(rng, len(y))
+    targets = [y == c for c in range(1, len(labels))] if classes else [y]  # class 0 is the rest
     X = encode_table(columns, targets, train, k_fold(len(train), 5, rng))
-    filled, known = np.where(np.isnan(X), np.nanmean(X[train], axis=0), X), y[train]
-    data, new = (filled[train], known, how), filled[test]
+    filled = np.where(np.isnan(X), np.nanmean(X[train], axis=0), X)
     progress(f"growing trees on {len(train)} rows and {X.shape[1]} features ...")
     p = [predict_boosting(fit_newton_boosting(X[train], t[train], loss), X[test]) for t in targets]
-    boosted = np.argmax(p if len(p) > 1 else [1 - p[0], p[0]], axis=0) if classes else p[0]
-    same = np.full(len(test), np.bincount(known).argmax() if classes else known.mean())
-    ours = predict_tree(fit_tree(*data, None, 5), new), predict_forest(fit_forest(*data), new)
-    theirs = [m.predict(new) for m in (sklearn_tree(*data, None, 5), sklearn_forest(*data)[0])]
-    theirs.append(sklearn_newton_boosting(X[train], known, loss).predict(X[test]))
-    print(f"{path}: {score.__name__} on {len(test)} of {len(y)} rows\n\n{'':20}scratch  library")
-    pairs = zip([same, *ours, boosted], [same, *theirs])
-    scores = [[score(y[test], answer) for answer in pair] for pair in pairs]
-    for name, pair in zip(["the same for all", "tree", "forest", "boosting"], scores):
-        print(f"  {name:16} {pair[0]:8.3f} {pair[1]:8.3f}")
+    common = np.bincount(y[train]).argmax() if classes else y[train].mean()
+    data, new = (filled[train], y[train], how), filled[test]
+    answers = {"the same for all": np.full(len(test), common),
+               "tree": predict_tree(fit_tree(*data, None, 5), new),
+               "forest": predict_forest(fit_forest(*data), new),
+               "boosting": np.argmax([1 - sum(p), *p], axis=0) if classes else p[0]}
+    print(f"{path}: {score.__name__} on {len(test)} of {len(y)} rows\n")
+    scores = {name: score(y[test], answer) for name, answer in answers.items()}
+    print("\n".join(f"  {name:16} {value:8.3f}" for name, value in scores.items()))
     return scores
 
 # %%
 if __name__ == "__main__":
-    run_chapter("One question at a time: trees, forests and boosting, and scikit-learn's beside.", [
-        demo_by_hand, demo_classification_tree, demo_regression_tree, demo_pruning, demo_forest,
-        demo_boosting, demo_newton_boosting, demo_categories, demo_importance], evaluate_table)
+    run_chapter("One question at a time: trees, forests, boosting.", [
+        demo_by_hand, demo_trees, demo_pruning, demo_forest, demo_boosting, demo_newton_boosting,
+        demo_categories, demo_importance], evaluate_table)
 
 # /// script
 # requires-python = ">=3.11"
