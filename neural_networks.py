@@ -60,7 +60,6 @@ Each is (slope from behind) times (own slope), as in every layer below: in (2) a
 J, a (1 - a) that of σ. In (3) it is x for w: the way forward keeps what the way back will use. By
 hand: x = (1, 2), w = (2, -1), b = 0, y = 1 give z = 0, a = 1/2, J = 1/8; ∂J/∂z = (1/2 - 1) · 1/4 =
 -1/8, ∂J/∂w = (-1/8, -1/4): both weights should grow.
-
 **When it fails.** σ is flat far from 0: for |z| > 10 hardly any gradient moves a wrong answer.
 """
 # %%
@@ -121,8 +120,8 @@ function made inside another does: that is how the way forward keeps what the wa
 
 **When it fails.** Sigmoid and tanh are flat far from 0. A ReLU whose z is negative on all rows gets
 no gradient and stays dead. With p in place of z, (10) and (11) take log 0 of a sure mistake; from
-logits, z = -1000 with y = 1 costs 1000, with slope -1. **What people get wrong.** In (8) every p
-depends on every z: pᵢ (1 - pᵢ) ḡᵢ is not enough.
+logits, z = -1000 with y = 1 costs 1000, with slope -1.
+**What people get wrong.** In (8) every p depends on every z: pᵢ (1 - pᵢ) ḡᵢ is not enough.
 """
 # %%
 def sigmoid(z):
@@ -242,9 +241,7 @@ A network is a chain of layers, each with its own slope, (3) on whole arrays. Th
 In every row Wᵢⱼ takes xᵢ to zⱼ, so it collects Σ over rows of xᵢ ḡⱼ; the shapes leave no choice.
 Run forward and keep each pull; get ∂J/∂z from the loss; walk the chain backwards once, handing on
 each ∂J/∂x as the next ḡ (Rumelhart, Hinton and Williams, 1986). The penalty counts weights, arrays
-of two axes or more; biases are free. A layer costs three matrix products, one forward and two
-backward; the first can leave out ∂J/∂x, as the data stay as they are.
-
+of two axes or more; biases are free. A layer costs three matrix products, one forward, two back.
 **When it fails.** If the weights of a layer start equal, its units stay copies for ever.
 """
 # %%
@@ -278,7 +275,7 @@ def forward(layers, x, training=False):
     return x
 
 def backward(layers, grad, to_input=True):
-    """Send dJ/d(output) back: sets the grads of every layer, returns dJ/dx (None if not wanted)."""
+    """Send dJ/d(output) back: sets the grads of every layer, returns dJ/dx (None if not asked)."""
     if layers[-1].out is None:
         raise ValueError(f"backward of {layers[-1].f.__name__} needs a call of forward first")
     grad = check_batch("grad", grad, layers[-1].out.shape)
@@ -416,13 +413,14 @@ edge to everything it was made from. Backpropagation is then one walk over that 
     c = a b       to a: ḡ b          to b: ḡ a            c = a[i]      ḡ, put back at i
     c = a @ b     to a: ḡ bᵀ         to b: aᵀ ḡ           c = φ(a)      ḡ φ'(a)              (17)
 
-By hand, f = (a + b) b with a = 2 and b = 3. The inner tensor is s = a + b = 5. First f pulls: ḡ(s)
-= b = 3, ḡ(b) = s = 5. Then s pulls: ḡ(a) = 3, and ḡ(b) = 5 + 3 = 8. A tensor may pull only after
-all that were made from it. Those are younger: so let the youngest that waits pull next. No function
-calls itself, so no depth is too deep. **When it fails.** In a tiny network the book-keeping costs
-more than the arithmetic. **What people get wrong.** A value used twice, as b here, gets two pulls:
-they add. Numpy repeats small arrays to fit large ones: sum the gradients of the copies. A second
-backward adds to the `grad` of the leaves, as in torch; inner gradients belong to one walk alone.
+By hand, f = (a + b) b with a = 2 and b = 3. The inner tensor is s = a + b = 5. First f pulls:
+ḡ(s) = b = 3, ḡ(b) = s = 5. Then s pulls: ḡ(a) = 3, and ḡ(b) = 5 + 3 = 8. A tensor may pull only
+after all that were made from it. Those are younger: so let the youngest that waits pull next. No
+function calls itself, so no depth is too deep.
+
+**When it fails.** In a tiny network the book-keeping costs more than the arithmetic.
+**What people get wrong.** A value used twice, as b here, gets two pulls: they add. Where numpy
+repeats a small array to fit a large one, the gradients of the copies must be summed.
 """
 # %%
 def unbroadcast(grad, shape):
@@ -457,7 +455,7 @@ class Tensor:
         self.data = np.array(check_batch("data", data)) if edges is None else np.asarray(data)
         self.edges, self.grad, self.birth = edges or [], None, next(Tensor.births)
     def backward(self, grad=None):
-        """Equation (16): add dJ/d(leaf) to the grad of every leaf below; grad is dJ/d(this)."""
+        """Equation (16): add dJ/d(leaf) to the grad of each leaf, as torch; grad is dJ/d(this)."""
         if grad is None and self.data.size > 1:
             raise ValueError(f"backward needs grad, of shape {self.data.shape}, as J is no number")
         grad = np.ones_like(self.data) if grad is None else grad
@@ -541,9 +539,10 @@ independent entries of mean 0 and variance v. Each z is a sum of d_in terms, eac
 
 To keep both, v must be 1 / d_in and 1 / d_out; Xavier (Glorot and Bengio, 2010) takes the middle.
 He (He et al., 2015) doubles, as a ReLU sets half of the mean square to 0. The other cure is a
-shorter path (He et al., 2016): the ḡ of (20) reaches the bottom undiminished, however deep. **When
-it fails.** Each block adds to the variance: deep stacks need a norm as well (next section). **What
-people get wrong.** v is a variance: the weights are √v, not v, times standard normal draws.
+shorter path (He et al., 2016): the ḡ of (20) reaches the bottom undiminished, however deep.
+
+**When it fails.** Each block adds to the variance: deep stacks need a norm as well (next section).
+**What people get wrong.** v is a variance: the weights are √v, not v, times standard normal draws.
 """
 # %%
 def initial_weights(method, draws):
@@ -624,9 +623,10 @@ Batch norm (Ioffe and Szegedy, 2015) groups the rows: μ (mu, the mean) and s pe
 (Ba et al., 2016) groups the features: μ and s per row. The means in (22) are there because μ and s
 depend on x too. One row has no batch to compare with: batch norm tracks running averages (23),
 momentum ρ (rho), and uses them at prediction. Dropout (Srivastava et al., 2014) sets entries to 0
-with probability p, so that no unit relies on another; dividing by 1 - p keeps the mean. **When it
-fails.** Batch norm on small batches, whose μ is noise; one row is refused in training. **What
-people get wrong.** They forget to switch from training to prediction, or the means in (22), or take
+with probability p, so that no unit relies on another; dividing by 1 - p keeps the mean.
+
+**When it fails.** Batch norm on small batches, whose μ is noise; one row is refused in training.
+**What people get wrong.** They forget to switch to prediction, or the means in (22), or they take
 mean(x²) - μ² for the variance: near x = 1e8 that cancels to nonsense.
 """
 # %%
@@ -714,10 +714,11 @@ at place (i, j), stride s apart, for output channel o. Max pooling keeps the lar
     z[i, j, c] = max over u, v of x[s i + u, s j + v, c]                                     (26)
 
 (25) is a linear layer on patches: cut out each patch as a row, and z = patches · K + b. So (12)
-gives the gradients; what is left is to add that of each patch back to the place it was cut from. In
-(26) the gradient goes to the winner alone; of equal values the first, row by row, wins. **When it
-fails.** Where the exact place matters: pooling forgets it. **What people get wrong.** (25) is a
-cross-correlation: a mathematician's convolution flips K. To learning it is all the same.
+gives the gradients; what is left is to add that of each patch back to the place it was cut from.
+In (26) the gradient goes to the winner alone; of equal values the first, row by row, wins.
+
+**When it fails.** Where the exact place matters: pooling forgets it.
+**What people get wrong.** Mathematicians flip K in a convolution. To learning it is all the same.
 """
 # %%
 def places_in(x, height, width, stride):
@@ -793,8 +794,7 @@ optimization.py). The training loss falls on and on, while the network learns it
 keep some rows for validation, to say when to stop, and test rows nobody sees until the end. Early
 stopping (27): after an epoch with the lowest validation loss so far, keep a copy of the parameters;
 after `patience` epochs without one, stop, and go back to the copy. A CNN, a convolutional network,
-alternates convolution, bend and pooling. It is told what the MLP must find out: near pixels belong
-together; a stroke one pixel further on is the same stroke.
+is told what the MLP must find out: near pixels belong together, wherever in the picture they are.
 
 **When it fails.** With few validation rows, whose loss is noise itself. **What people get wrong.**
 Choosing the epoch by the test rows: it makes the score too good.
