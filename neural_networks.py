@@ -220,7 +220,7 @@ def demo_activations(plot=False):
     print("\n== Where does each bend stop learning? Its slope at z = -20, -2, 0, 2, 20 ==\n")
     z, pairs = np.array([-20.0, -2, 0, 2, 20]), {}
     for bend in BENDS:
-        a, pull = bend(z)
+        _, pull = bend(z)
         print(f"  {bend.__name__:8}" + "".join(f"{slope:9.2g}" for slope in pull(np.ones(5))))
     print(f"  y = 1, but z = -1000: the loss is {binary_cross_entropy([-1000.0], [1.0])[0]:.0f}")
     z = np.outer(z, [1, -0.5, 0.1])
@@ -880,7 +880,7 @@ def demo_digits(plot=False):
         scores[f"{name}, MLPClassifier"] = [accuracy(truth, read)], [library.score(X_test, truth)]
         curves |= {f"{name}, training": ours[:, 0], f"{name}, validation": ours[:, 1]}
     if plot:
-        rows = mlp[0].params[0].T[:32].reshape(4, 8, 8, 8)  # 4 rows of 8 pictures
+        rows = np.pad(mlp[0].params[0].T[:32].reshape(4, 8, 8, 8), ((0,), (0,), (1,), (1,)))
         def draw(left, right):
             draw_curves(left, curves, "epoch", "loss")
             right.imshow(np.vstack([np.hstack(row) for row in rows]), cmap="coolwarm")

@@ -280,6 +280,8 @@ def test_layer_forward_backward_refuse_nonsense():
     layers = [Layer(nn.linear, np.ones((2, 3)), np.zeros(3))]
     with pytest.raises(ValueError, match="backward of linear needs a call of forward first"):
         nn.backward(layers, np.ones((1, 3)))
+    with pytest.raises(ValueError, match="backward of relu needs a call of forward first"):
+        nn.backward([*layers, Layer(nn.relu)], np.ones((1, 3)))
     nn.forward(layers, [[1.0, 2.0]])
     with pytest.raises(ValueError, match=r"grad must have shape \(1, 3\), not \(1, 2\)"):
         nn.backward(layers, np.ones((1, 2)))
