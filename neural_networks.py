@@ -640,7 +640,7 @@ def normalise(x, gain, shift, mu, variance, eps, axes):
     def to_x(g):
         g = g * gain
         if axes is not None:
-            g = g - g.mean(axes, keepdims=True) - xhat * (g * xhat).mean(axes, keepdims=True)
+            g -= g.mean(axes, keepdims=True) + xhat * (g * xhat).mean(axes, keepdims=True)
         return g * scale
     to_gain = lambda g: (g * xhat).sum(axis=rows)
     return xhat * gain + shift, to_x, to_gain, lambda g: g.sum(axis=rows)
