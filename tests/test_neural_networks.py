@@ -464,6 +464,10 @@ def test_tensor_backward_of_a_diamond_pulls_once_per_tensor():
         x = x + x
     x.backward()
     agree("2^200", a.grad / 2.0**200, 1, *HAND)
+    calls = []
+    inner = Tensor(2.0, [(Tensor(1.0), lambda g: calls.append(g) or g)])
+    ((inner * 3.0 + 1.0) + inner).backward()
+    assert [float(g) for g in calls] == [4.0], "pulls before the tensors that were made from it"
 
 
 def test_tensor_backward_survives_10000_tensors_without_recursion():
