@@ -88,7 +88,6 @@ def sklearn_nearest(X, k, metric="cosine"):
     """The library version: a fitted NearestNeighbors. Its cosine is a distance, 1 minus ours."""
     from sklearn.neighbors import NearestNeighbors
     return NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(X)
-
 def demo_similarity(plot=False):
     """Three metrics, three different winners; then neighbours among digits."""
     from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances, linear_kernel
@@ -217,7 +216,7 @@ def sklearn_pca(X, k, whiten=False):
     from sklearn.decomposition import PCA
     return PCA(k, whiten=whiten, svd_solver="full").fit(X)
 def demo_pca(plot=False):
-    """64 grey values as k numbers: what share of the variance is left; both SVD beside LAPACK."""
+    """64 grey values as k numbers: what share of the variance is left; both SVDs and PCA."""
     print("\n== SVD and PCA: what share of the variance of 64 grey values do k numbers keep? ==\n")
     X, y = load_digits_data()
     mean, Vt, variance, share = fit_pca(X, 20)
@@ -299,6 +298,7 @@ TEXTS = ["the car needs a new engine and new brakes", "an automobile needs an en
          "the engine of this car drives two wheels", "brakes stop the wheels of an automobile",
          "bread needs flour, water and salt", "flour and water make the dough of a bread",
          "a cake needs flour, sugar and butter", "butter and sugar make a cake sweet"]  # fmt: skip
+
 def demo_tfidf(plot=False):
     """Eight short texts, in which two words that never meet become one direction."""
     print("\n== TF-IDF and LSA: is a car an automobile? No text holds both. ==\n")
@@ -346,7 +346,7 @@ def add_rows(shape, rows, values):
 
 def move_centers(X, labels, centers):
     """Equation (16); each centre without points moves onto the point farthest from its own."""
-    empty = np.setdiff1d(np.arange(len(centers)), labels)
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(centers)) == 0)
     if len(empty):
         far, labels = ((X - centers[labels]) ** 2).sum(axis=1), labels.copy()
         worst = np.argsort(-far, kind="stable")[: len(empty)]
@@ -565,14 +565,14 @@ def make_sentences(rng, n):
         texts.append(f"{who} knows {first} {whose} {second}")
         texts.append(f"sit down {rng.choice(['sofa', 'couch'])} soft pillow")
     return texts
+
 def demo_word2vec(plot=False):
     """Neighbours and analogies after 2000 generated sentences; a gradient beside torch."""
     print("\n== word2vec: what is king - uncle + aunt? ==\n")
     rng = np.random.default_rng(0)
     vocabulary, V, U, _ = fit_word2vec(make_sentences(rng, 1000), rng)
-    for word in ["sofa", "king"]:
-        near = nearest(V, V[[vocabulary[word]]], 4)[1][0, 1:]
-        print(f"  near {word}:", ", ".join(list(vocabulary)[row] for row in near))
+    for rows in nearest(V, V[[vocabulary["sofa"], vocabulary["king"]]], 4)[1]:
+        print("  near {}: {}, {}, {}".format(*(list(vocabulary)[row] for row in rows)))
     pairs = [role.split()[:2] for role in ROLES]
     right = [analogy(vocabulary, V, *a, c) == d for a in pairs for c, d in pairs if a[0] != c]
     print(f"  analogies as king - uncle + aunt = queen: {np.mean(right):.0%}, chance 1 / {len(V)}")
@@ -648,17 +648,17 @@ def read_file(path, parse=json.loads):
 
 def safetensors(data):
     """{name: float32 array}. data: 8 bytes that say n, a JSON header of n bytes, then numbers."""
-    end, weights = 8 + int.from_bytes(data[:8], "little"), {}
-    for name, entry in json.loads(data[8:end]).items():
+    n, weights = int.from_bytes(data[:8], "little"), {}
+    header, numbers = json.loads(data[8 : 8 + n]), data[8 + n :]
+    for name, entry in header.items():
         if name != "__metadata__" and not name.endswith("position_ids"):  # 0, 1, 2: not learned
             kind, (first, last) = entry["dtype"], entry["data_offsets"]
             if kind not in ("F32", "F16"):
                 raise ValueError(f"{name} is of type {kind}, only F32 and F16 can be read")
-            if not 0 <= first <= last <= len(data) - end:
+            if not 0 <= first <= last <= len(numbers):
                 raise ValueError(f"{name} lies outside of the file")
-            dtype = "<f4" if kind == "F32" else "<f2"
-            numbers = np.frombuffer(data[end + first : end + last], dtype)
-            weights[name.removeprefix("bert.")] = numbers.reshape(entry["shape"]).astype("f4")
+            w = np.frombuffer(numbers[first:last], "<f4" if kind == "F32" else "<f2")
+            weights[name.removeprefix("bert.")] = w.reshape(entry["shape"]).astype("f4")
     return weights
 
 def load_encoder(folder):
@@ -704,8 +704,8 @@ vectors: its piece, its position, its type. Then some layers, each
 ε (epsilon) keeps (27) from 0/0. A row of the softmax sums to 1: each token becomes a mixture of
 what it looks at. *Heads* do so side by side, on their own columns. Texts of a batch are padded to
 one length; a mask gives padding no weight. *Pooling* makes one vector of T: their mean, or the
-first, [CLS]. **When it fails.** What is beyond the model's limit, often 256 tokens, is cut off in
-silence. Two models' vectors do not compare. **What people get wrong.** Padding counted in the mean.
+first, [CLS]. **When it fails.** What is beyond the model's limit, often 256 tokens, is left out.
+Vectors of two models cannot be compared. **What people get wrong.** Padding counted in the mean.
 """
 # %%
 def layer_norm(x, gain, bias, eps):
@@ -720,7 +720,8 @@ def gelu(x):
     t = 1 / (1 + 0.3275911 * z)
     rest = 1.061405429 * t
     for a in [-1.453152027, 1.421413741, -0.284496736, 0.254829592]:
-        rest = (rest + a) * t
+        rest += a  # in place: no new array
+        rest *= t
     return np.maximum(x, 0) - z * rest * np.exp(-z * z) / 2**0.5
 
 def attention(q, k, v, mask, heads):
@@ -752,7 +753,7 @@ def bert(ids, mask, W, heads, eps):
     return x.reshape(*ids.shape, -1)
 
 def encode_sentences(folder, texts, batch=16):
-    """SentenceTransformer(folder).encode(texts), (n, h). folder: or what load_encoder returned."""
+    """What SentenceTransformer(folder).encode(texts) returns, (n, h); or pass a loaded encoder."""
     encoder = folder if isinstance(folder, dict) else load_encoder(folder)
     tokens, W = [token_ids(encoder, text) for text in check_texts(texts)], encoder["weights"]
     Z = np.zeros((len(tokens), len(W["embeddings.LayerNorm.bias"])), np.float32)
@@ -893,7 +894,6 @@ if __name__ == "__main__":
         run_chapter("Embeddings, from cosine to BERT; --model FOLDER runs an encoder of yours.", [
             demo_similarity, demo_pca, demo_tfidf, demo_kmeans, demo_tsne, demo_word2vec,
             demo_sentences, demo_contrastive])  # fmt: skip
-
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["numpy", "scikit-learn", "torch==2.13.0", "sentence-transformers", "matplotlib"]

@@ -592,7 +592,7 @@ def tsne(n=500):
 
 
 def word2vec():
-    """word2vec, 10 steps of 512 pairs, 10 negatives"""
+    """word2vec, 10 steps, own negatives"""
     import embeddings as em
 
     rng = np.random.default_rng(0)
