@@ -45,11 +45,10 @@ def load_digits_data(rows=None):
     squared Euclidean distance   ‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b                      (3)
 The dot product rewards length; cosine sees direction alone, so a short text can be like a long one;
 Euclidean distance asks how far it is to walk. On vectors of length 1 all three rank alike, as (3)
-becomes 2 - 2 a·b: search engines normalise once, and one product is the search.
-**When it fails.** Far from the origin the right side of (3) subtracts large numbers and loses its
-digits; distances stay when all points move, so we first move the mean to the origin. A row of zeros
-has no direction: its cosine is set to 0. **What people get wrong.** 1 - cos is no distance: by way
-of a third vector it can be shorter than straight on.
+becomes 2 - 2 a·b: search engines normalise once, and one product is the search. **When it fails.**
+Far from the origin the right side of (3) subtracts large numbers and loses its digits; distances
+stay when all points move, so we first move the mean to the origin. A row of zeros has no direction:
+its cosine is set to 0. **What people get wrong.** 1 - cos is no distance: a detour can be shorter.
 """
 # %%
 def unit_rows(A):
@@ -88,6 +87,7 @@ def sklearn_nearest(X, k, metric="cosine"):
     """The library version: a fitted NearestNeighbors. Its cosine is a distance, 1 minus ours."""
     from sklearn.neighbors import NearestNeighbors
     return NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(X)
+
 def demo_similarity(plot=False):
     """Three metrics, three different winners; then neighbours among digits."""
     from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances, linear_kernel
@@ -208,13 +208,13 @@ def plot_map(plot, filename, Z, labels, title):
 # %%
 def sklearn_svd_randomized(A, k, rng):
     """The library version; rng: a RandomState, or its seed. For (4) it is np.linalg.svd, LAPACK."""
-    from sklearn.utils.extmath import randomized_svd
-    options = dict(n_iter=4, power_iteration_normalizer="QR", transpose=False)
-    return randomized_svd(A, k, random_state=rng, **options)
+    from sklearn.utils.extmath import randomized_svd as svd
+    return svd(A, k, n_iter=4, power_iteration_normalizer="QR", transpose=False, random_state=rng)
 def sklearn_pca(X, k, whiten=False):
     """The library version: a fitted PCA. By default it takes (8) if n is large."""
     from sklearn.decomposition import PCA
     return PCA(k, whiten=whiten, svd_solver="full").fit(X)
+
 def demo_pca(plot=False):
     """64 grey values as k numbers: what share of the variance is left; both SVDs and PCA."""
     print("\n== SVD and PCA: what share of the variance of 64 grey values do k numbers keep? ==\n")
@@ -323,9 +323,8 @@ Choose centres c and labels l so that each point is near its own centre. J is th
     J(c, l) = Σᵢ ‖xᵢ - c(lᵢ)‖²                                                       (14)
     lᵢ ← argmin over j of ‖xᵢ - cⱼ‖²  =  argmax over j of xᵢ·cⱼ - ‖cⱼ‖²/2              (15)
     cⱼ ← mean of the points with label j                                             (16)
-Lloyd (1957) takes (15) and (16) in turn. Neither can raise J and there are finitely many
-labellings, so it stops: in a *local* minimum that depends on the start. k-means++ (Arthur and
-Vassilvitskii, 2007) draws the next centre among the points:
+Lloyd (1957) takes (15) and (16) in turn. Neither raises J and labellings are finitely many, so it
+stops: in a *local* minimum. k-means++ (Arthur and Vassilvitskii, 2007) draws a start, row by row:
 
     probability of xᵢ = D²ᵢ / Σ D²,   D² = squared distance to the nearest centre so far   (17)
 **When it fails.** Long groups, or large beside small ones, are cut in pieces. A centre can lose all
@@ -385,6 +384,7 @@ def sklearn_kmeans(X, start, steps=300):
     """The library version: KMeans, one start, tol=0: to the end. Compiled: 0.6 of our time."""
     from sklearn.cluster import KMeans
     return KMeans(len(start), init=np.array(start), n_init=1, tol=0, max_iter=steps).fit(X)
+
 def demo_kmeans(plot=False):
     """Ten clusters of digits, found without a label; each takes the name that most of it has."""
     print("\n== k-means: do digits emerge that nobody named? ==\n")
@@ -468,6 +468,7 @@ def sklearn_tsne(X, perplexity, P, Y, steps, lr, momentum):
     options = dict(learning_rate=lr, momentum=momentum, min_grad_norm=0, args=args)
     end = t._gradient_descent(t._kl_divergence, Y.ravel(), 0, steps, **options)[0]
     return t.squareform(theirs), gradient.reshape(Y.shape), end.reshape(Y.shape)
+
 def demo_tsne(plot=False):
     """How often the nearest neighbour on a map of digits has its name; --plot draws the map."""
     print("\n== t-SNE: do the nearest neighbours in 64 dimensions stay so on a map? ==\n")
@@ -486,10 +487,9 @@ def demo_tsne(plot=False):
 # %% [markdown]
 """
 ## word2vec: can meaning be learned from raw text alone?
-"You shall know a word by the company it keeps" (Firth, 1957). Given a word, tell a neighbour o
-that really stood near it from K words drawn at random: *skip-gram with negative sampling*
-(Mikolov et al., 2013). As the centre a word is a row v of V, as a context a row u of U, both tables
-(words, d). With y = 1 if u is real, else 0, one pair costs
+"You shall know a word by the company it keeps" (Firth, 1957). Given a word, tell a neighbour o that
+really stood near it from K words drawn at random: *skip-gram with negative sampling* (Mikolov et
+al., 2013). Row v of V is the centre, row u of U a context; y = 1 if u is real, else 0:
 
     L = -ln σ(v·uₒ) - Σₖ ln σ(-v·uₖ),   sigmoid σ(x) = 1 / (1 + exp(-x))             (23)
     g = σ(v·u) - y,   ∂L/∂v = Σ g u,   ∂L/∂u = g v                                   (24)
@@ -588,8 +588,7 @@ def demo_word2vec(plot=False):
 The plain answer is the mean of its T word vectors, z = Σₜ v(wordₜ) / T (26). It ignores order and
 company. An *encoder* lets each word look at the others first. BERT (Devlin et al., 2019) begins
 with *tokens*: words outside its vocabulary are cut into known pieces, longest first (playing: play
-##ing, where ## is not a beginning), and [CLS] and [SEP] mark the ends. A folder on disk holds the
-vocabulary and settings as JSON, and the learned weights in the format safetensors.
+##ing, where ## is not a beginning), and [CLS] and [SEP] mark the ends.
 """
 # %%
 def mean_vectors(texts, vocabulary, V):
@@ -714,15 +713,14 @@ def layer_norm(x, gain, bias, eps):
     return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * gain + bias
 
 def gelu(x):
-    """Equation (29) as max(x, 0) - |x| (1 - erf(|x| / √2)) / 2. numpy has no erf: the polynomial
-    in t is 7.1.26 of Abramowitz and Stegun (1964), good to 1.5e-7."""
+    """Equation (29). numpy has no erf: 7.1.26 of Abramowitz and Stegun (1964) is good to 1.5e-7."""
     z = np.abs(x) / 2**0.5
     t = 1 / (1 + 0.3275911 * z)
     rest = 1.061405429 * t
     for a in [-1.453152027, 1.421413741, -0.284496736, 0.254829592]:
         rest += a  # in place: no new array
         rest *= t
-    return np.maximum(x, 0) - z * rest * np.exp(-z * z) / 2**0.5
+    return np.maximum(x, 0) - z * rest * np.exp(-z * z) / 2**0.5  # rest exp(-z²) = 1 - erf(z)
 
 def attention(q, k, v, mask, heads):
     """Equation (28) for B texts of T tokens: q, k, v (B T, h), mask (B, T) -> (B T, h)."""
@@ -799,6 +797,7 @@ def save_tiny_bert(folder, vocabulary, layers=2, heads=4, pooling="mean", lower=
     BertTokenizer(vocabulary, do_lower_case=lower).save_pretrained(folder)
     modules = [Transformer(str(folder)), Pooling(32, pooling), Normalize()]
     SentenceTransformer(modules=modules if norm else modules[:2], device="cpu").save(str(folder))
+
 def demo_sentences(plot=False):
     """Means of word vectors; then all of BERT, in numpy and in the library."""
     import tempfile
@@ -870,6 +869,7 @@ def sentence_transformers_info_nce(A, B, scale=20.0):
     loss = rule.compute_loss_from_embeddings([A, *B.split(len(A))], None)
     loss.backward()
     return loss.item(), A.grad.numpy(), B.grad.numpy()
+
 def demo_contrastive(plot=False):
     """Upper and lower halves of digits learn to find each other."""
     print("\n== Contrastive loss: does the upper half of a digit know its lower half? ==\n")
