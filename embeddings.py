@@ -131,7 +131,7 @@ def rotate_pairs(W, i, j):
 
 def svd_jacobi(A):
     """Equation (4) by rotations: U (m, r), s (r,), Vt (r, n), r = min(m, n). Hestenes (1958). It
-    takes 25 to 30 times LAPACK's time, but keeps digits of small s: Demmel and Veselic (1992)."""
+    takes about 30 times LAPACK's time, but keeps digits of small s: Demmel and Veselic (1992)."""
     A = check_array("A", A, ndim=2)
     if A.shape[0] < A.shape[1]:
         return tuple(part.T for part in svd_jacobi(A.T)[::-1])
@@ -211,7 +211,7 @@ def sklearn_svd_randomized(A, k, rng):
     from sklearn.utils.extmath import randomized_svd as svd
     return svd(A, k, n_iter=4, power_iteration_normalizer="QR", transpose=False, random_state=rng)
 def sklearn_pca(X, k, whiten=False):
-    """The library version: a fitted PCA. By default it takes (8) if n is large."""
+    """The library version: a fitted PCA. By default it takes C, (8), if n >= 10 d."""
     from sklearn.decomposition import PCA
     return PCA(k, whiten=whiten, svd_solver="full").fit(X)
 
@@ -510,7 +510,7 @@ def skipgram_gradient(V, U, center, context, negatives):
     """Mean of (23) over B pairs, and its gradients (24) for V and U. negatives: (B, K)."""
     rows = np.column_stack([context, negatives])  # (B, K + 1): the real context comes first
     v, u = V[center], U[rows]  # (B, d), (B, K + 1, d)
-    sign = np.where(np.arange(rows.shape[1]) == 0, -1, 1)
+    sign = np.where(np.arange(rows.shape[1]) == 0, -1, 1)  # z is -v·u for the real one
     z = sign * np.einsum("bd,bkd->bk", v, u)
     cost = np.logaddexp(0, z)  # all terms of (23) are -ln σ(-z) = ln(1 + exp(z))
     g = sign * np.exp(z - cost) / len(v)  # with the slope σ(z), which cannot overflow like this
