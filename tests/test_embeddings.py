@@ -155,8 +155,9 @@ def test_rotate_pairs_leaves_perpendicular_rows_alone():
     assert em.rotate_pairs(W, np.array([0, 1]), np.array([2, 3])) == 0
     agree("W", W, before, *EXACT)
     assert em.rotate_pairs(W, np.array([], int), np.array([], int)) == 0
-    apart = np.array([[1.0, 0], [-1, 1]])  # 135 degrees: the cosine is negative
-    assert em.rotate_pairs(apart, np.array([0]), np.array([1])) == pytest.approx(1 / math.sqrt(2))
+    for size in [1, 1e-100]:
+        apart = size * np.array([[1.0, 0], [-1, 1]])  # 135 degrees: the cosine is negative
+        assert em.rotate_pairs(apart, np.array([0]), np.array([1])) == pytest.approx(1 / math.sqrt(2))
 
 
 def test_svd_jacobi_by_hand():
