@@ -840,9 +840,9 @@ def test_fit_word2vec_refuses_bad_input():
 
 # --- Sentence embeddings --------------------------------------------------------------
 def test_mean_vectors_by_hand():
-    vocabulary, V = {"red": 0, "green": 1}, np.array([[2.0, 0.0], [0.0, 4.0]])
+    vocabulary, V = {"red": 0, "green": 1}, np.array([[2.0, 0, 3], [0, 4, 0]])
     Z = em.mean_vectors(["red red Green.", "red unknown", "unknown", ""], vocabulary, V)
-    agree("means", Z, [[4 / 3, 4 / 3], [1, 0], [0, 0], [0, 0]], *EXACT)
+    agree("means", Z, [[4 / 3, 4 / 3, 2], [1, 0, 1.5], [0, 0, 0], [0, 0, 0]], *EXACT)
     refuses("list of str", em.mean_vectors, "red", vocabulary, V, error=TypeError)
 
 
