@@ -1107,6 +1107,7 @@ OLDER = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "poo
     dict(tokenizer_config={"model_max_length": 512}),
     dict(tokenizer_config={"strip_accents": False}),
     dict(tokenizer_config={"do_lower_case": False, "strip_accents": True}),
+    dict(tokenizer_config=lambda c: {k: v for k, v in c.items() if k not in ("do_lower_case", "tokenize_chinese_chars")}),
     dict(tokenizer_config={"do_lower_case": False}, sentence_bert_config={"do_lower_case": True}),
     dict(config_sentence_transformers={"prompts": {"query": "the query: "}}),
     dict(config={"layer_norm_eps": 0.5}),
