@@ -546,21 +546,12 @@ def svd_randomized(n=4000):
     return Pair(lambda: em.svd_randomized(A, 10, seed(0))[1], lambda: em.sklearn_svd_randomized(A, 10, seed(0))[1], 1e-8)
 
 
-def pca(method, n):
+def pca_svd(n=5000):
+    """PCA by SVD, 5k x 100"""
     import embeddings as em
 
     X = np.random.default_rng(0).normal(size=(n, 100)) * np.arange(1, 101)
-    return Pair(lambda: em.fit_pca(X, 20, method)[2], lambda: em.sklearn_pca(X, 20, method).explained_variance_, 1e-8)
-
-
-def pca_svd(n=5000):
-    """PCA by SVD, 5k x 100"""
-    return pca("svd", n)
-
-
-def pca_covariance(n=20000):
-    """PCA by covariance, 20k x 100"""
-    return pca("covariance", n)
+    return Pair(lambda: em.fit_pca(X, 20)[2], lambda: em.sklearn_pca(X, 20).explained_variance_, 1e-8)
 
 
 def tfidf(n=1000):
@@ -600,31 +591,22 @@ def tsne(n=500):
     return Pair(lambda: em.tsne_steps(P, start, 50, 5.0, 0.5), library, 1e-6)
 
 
-def word2vec(shape):
+def word2vec():
+    """word2vec, 10 steps, own negatives"""
     import embeddings as em
 
     rng = np.random.default_rng(0)
     V, U = rng.normal(size=(2, 2000, 64)) / 8
-    batches = [(*rng.integers(2000, size=(2, 512)), rng.integers(2000, size=shape)) for _ in range(10)]
+    batches = [(*rng.integers(2000, size=(2, 512)), rng.integers(2000, size=(512, 10))) for _ in range(10)]
 
-    def scratch():
+    def steps(gradient):
         v, u = V, U
         for batch in batches:
-            _, dV, dU = em.skipgram_gradient(v, u, *batch)
+            _, dV, dU = gradient(v, u, *batch)
             v, u = v - dV, u - dU
         return v
 
-    return Pair(scratch, lambda: em.torch_skipgram(V, U, batches, 1.0)[1], 1e-9)
-
-
-def word2vec_own():
-    """word2vec, 10 steps, own negatives"""
-    return word2vec((512, 10))
-
-
-def word2vec_shared():
-    """word2vec, 10 steps, shared negatives"""
-    return word2vec((64,))
+    return Pair(lambda: steps(em.skipgram_gradient), lambda: steps(em.torch_skipgram), 1e-9)
 
 
 ENCODER = []  # built once for the two rows
@@ -884,8 +866,8 @@ ROWS["sequence_models"] = [
     sequence_rnn, sequence_lstm, sequence_gru, sequence_attention, sequence_gpt, sequence_autoregression,
 ]  # fmt: skip
 ROWS["embeddings"] = [
-    exact_search, exact_search_one, svd_jacobi, svd_randomized, pca_svd, pca_covariance, tfidf, kmeans, tsne,
-    word2vec_own, word2vec_shared, encode_64, encode_1, info_nce,
+    exact_search, exact_search_one, svd_jacobi, svd_randomized, pca_svd, tfidf, kmeans, tsne, word2vec, encode_64, encode_1,
+    info_nce,
 ]  # fmt: skip
 ROWS["tree_models"] = [
     classification_tree_1k, classification_tree_10k, classification_tree_100k, regression_tree,
