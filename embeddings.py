@@ -688,8 +688,9 @@ def load_encoder(folder):
     weights = read_file(home / "model.safetensors", safetensors)
     return dict(weights=weights, vocabulary=tokenizer["vocab"], cls=mode == "cls",
         lower=lower or more.get("do_lower_case", False), strip=lower if strip is None else strip,
-        limit=int(min(limit, config["max_position_embeddings"])), eps=config["layer_norm_eps"],
-        heads=config["num_attention_heads"], normalize="Norm" in kinds)  # fmt: skip
+        limit=int(min(limit, config.get("max_position_embeddings", 512))),  # else BERT's own sizes
+        eps=config.get("layer_norm_eps", 1e-12), heads=config.get("num_attention_heads", 12),
+        normalize="Norm" in kinds)  # fmt: skip
 # %% [markdown]
 """
 ### Sentence encoders, layer by layer

@@ -27,9 +27,9 @@ from utils import (accuracy, check_array, check_labels, check_number, check_X, c
 
 ALLOWED = {
     "sums": (1e-10, "the same sums in another order: only rounding differs"),
-    "out-of-bag": (0.02, "other random draws move the score of 200 trees by about 0.01"),
+    "out-of-bag": (0.02, "other random draws move the score of 100 trees by about 0.01"),
     "boosting": (1e-8, "rounding adds up over the trees"),
-    "newton boosting": (1e-6, "of the spread of y: the library keeps g and h in float32"),
+    "newton boosting": (1e-6, "of the spread of F: the library keeps g and h in float32"),
 }
 
 def beside(*lines):
@@ -45,15 +45,15 @@ and an example walks down from the root:
     go left if x[feature] ≤ threshold, else right                                  (1)
 
 Two questions about petals tell three kinds of iris apart: 144 of 150 are right. Trees need no
-scaling, as (1) sees only the order of values. Trees can be thousands of levels deep, and Python
-allows about 1000 nested calls: so no function here calls itself. All rows walk down together.
+scaling, as (1) sees only the order of values. No function here calls itself, as trees may be deeper
+than the 1000 nested calls that Python allows. All rows walk down together.
 """
 # %%
 @dataclass(slots=True, eq=False, repr=False)
 class Node:
     """A leaf if `left` is None. value is a number, or the share of each class (k,)."""
     value: object
-    n: float = 1.0  # the weight of its rows
+    n: float = 1.0  # W(t), the weight of its rows: a count if all weigh 1
     impurity: float = 0.0
     feature: int = None
     threshold: float = None
@@ -80,8 +80,8 @@ def tree_values(root, X, missing=False):
         raise ValueError(f"X must have {d} feature(s), as the tree has, not {X.shape[1]}")
     left = 2 * np.cumsum(asks) - 1  # where the left child of a question stands
     at, rows = np.zeros(len(X), int), np.arange(len(X))
-    while len(rows := rows[asks.take(at[rows])]):  # those that are not in a leaf
-        here = at[rows]  # a.take(i) is a[i], and faster
+    while len(rows := rows[asks[at[rows]]]):  # keep those that are not in a leaf, until none is
+        here = at[rows]  # below, a.take(i) is a[i], and faster
         x = X.ravel().take(rows * d + feature.take(here))  # X[rows, feature[here]]
         right = x > threshold.take(here)
         if missing:  # nan > threshold is False: without this line every gap would go left
@@ -130,7 +130,7 @@ def demo_by_hand(plot=False):
 # %% [markdown]
 """
 ## Classification and regression trees: which question is the best?
-The one whose answers are least mixed. Measures of how mixed a node is, from the share pₖ of each
+The one whose sides are least mixed. How mixed a node is, its impurity, from the share pₖ of each
 class, or for numbers from their distance to the node's mean:
 
     gini   I(t) = Σₖ pₖ (1 - pₖ)              entropy   I(t) = -Σₖ pₖ log₂ pₖ
@@ -138,12 +138,12 @@ class, or for numbers from their distance to the node's mean:
     gain of a question = W I(t) - W_L I(tL) - W_R I(tR)                            (3)
 
 Gini is a variance too: that of a 0/1 column per class, added up. And the gain in variance has a
-short form. Let S be the sum of the deviations y - mean(t) over the left rows, and so -S over the
+short form. Let S be the sum of w (y - mean(t)) over the left rows, and so -S over the
 right ones. Their own means take S²/W_L and S²/W_R off the two sides' sums of squares:
 
     gain = S²/W_L + S²/W_R = S² W / (W_L W_R)          added up over the columns   (4)
 
-    y              0     0     6    10        mean 4
+    y, x rising    0     0     6    10        mean 4
     y - mean      -4    -4     2     6
     S             -4    -8    -6     0
     gain        21.3    64    48              the best question parts 0 0 from 6 10
@@ -151,11 +151,11 @@ right ones. Their own means take S²/W_L and S²/W_R off the two sides' sums of 
 One running sum over the sorted rows scores all thresholds. As calls cost time, `grow` takes a level
 at once: sort each feature once, keep a level's rows node by node, sorted inside each, and begin the
 running sums anew at every node. Then divide: the rows that go left, and those that go right, are
-still sorted. A node is a leaf if it is pure, too deep, too small, or if its rows are all alike.
+still sorted. A leaf is pure (has one y), too deep, too small, or no question parts its rows.
 
 **When it fails.** The search is greedy. On XOR (label 1 where two signs differ) no first question
-gains anything, yet two solve it: so a gain of 0 is allowed. A full tree knows its training rows by
-heart, and they say nothing about new ones. A mean never leaves the range of y: no tree extends a
+gains anything, yet two levels do: so a gain of 0 is allowed. A full tree knows its training rows by
+heart: that score says nothing of new rows. A mean never leaves the range of y: no tree extends a
 trend. Trees are unstable: drop a few rows, and the first question and all below may change.
 """
 # %%
@@ -163,6 +163,10 @@ def sort_columns(X):
     """Features as rows (d, n), and the row numbers that sort each, (d, n)."""
     Xt = np.ascontiguousarray(X.T)
     return Xt, np.argsort(Xt, axis=1, kind="stable")
+
+def x_log_x(x):
+    """x log2 x, and 0 at 0."""
+    return x * np.log2(np.where(x > 0, x, 1))
 
 Level = namedtuple("Level", "sizes starts node n_left W value impurity mixed away")
 def describe(targets, w, rows, sizes, criterion):
@@ -183,7 +187,7 @@ def describe(targets, w, rows, sizes, criterion):
     mixed = (least < np.maximum.reduceat(here, starts, axis=1)).any(axis=0)
     if criterion == "gini" and len(targets) == 2:  # mirror images: keep one, with twice its S²
         distance = math.sqrt(2) * distance[:1]
-    away = np.zeros((len(distance), len(w)))  # by row, not by position: (c, n)
+    away = np.zeros((len(distance), len(w)))  # w (y - mean), which sum to S; by row: (c, n)
     away[:, rows] = weight * distance
     return Level(sizes, starts, node, n_left, W, value, impurity, mixed, away)
 
@@ -192,10 +196,6 @@ def running_sums(terms, order, level):
     sums = np.cumsum(terms.take(order), axis=1)
     before = sums[:, level.starts - 1] * (level.starts > 0)  # nothing precedes the first node
     return sums - before.take(level.node, axis=1)
-
-def x_log_x(x):
-    """x log2 x, and 0 at 0."""
-    return x * np.log2(np.where(x > 0, x, 1))
 
 def gain_after(order, level, w, criterion):
     """(4) after each of the sorted rows (d, m), or (3) with entropy, W I = W log W - Σ N log N."""
@@ -321,7 +321,7 @@ def demo_trees(plot=False):
     for how in ["gini", "entropy"]:
         root, library = fit_tree(X, y > 0.5, how, 2), sklearn_tree(X, y > 0.5, how, 2)
         lines.append(("sums", f"shares, {how}", tree_values(root, X), library.predict_proba(X)))
-    print("\n" + show_tree(root))
+    print("\n  Where is y above 0.5? (by entropy)\n\n" + show_tree(root))
     return beside(*lines)
 # Try: predict at x = 20. Before you do: which stair will answer?
 
@@ -332,16 +332,16 @@ Early is short-sighted (XOR). Let it grow too large, then cut back what is not w
 
     R(T) = Σ_leaves r(t) + α · (number of leaves)      r(t) = W(t) I(t) / W(root)  (5)
 
-For every α some smallest subtree minimises R, and as α rises, branches only fall off (Breiman and
-others, 1984, chapter 3). The least R of the branch below a node t is a chain of straight lines
-cost + α · leaves, which bends wherever a part of the branch falls off. As a leaf, t would cost
-r(t) + α. Where both are equal, t falls:
+As α rises, the smallest subtree that minimises R only loses branches (Breiman and others, 1984,
+chapter 3). As a function of α, the least R of the branch below t is a chain of straight lines cost
++ α · leaves, which bends where a part falls. A leaf t costs r(t) + α. Where both agree, t falls:
 
     α(t) = (r(t) - cost) / (leaves - 1)                                            (6)
 
 with the cost and leaves of the line that holds there. Go up from the leaves and keep each branch's
-bends in a heap. A bend above α(t) never happens, as t falls first: pop it. The smaller heap is
-poured into the larger: n log² n steps. **When it fails.** Old rows always choose α = 0: ask new.
+bends in a heap. A bend above α(t) never happens, as t falls first: pop it.
+
+**When it fails.** The error on the training rows always chooses α = 0: choose α on new rows.
 """
 # %%
 def collapse_alphas(root):
@@ -351,7 +351,7 @@ def collapse_alphas(root):
         bends, alpha = [], math.inf
         if t.left is not None:
             few, bends = sorted([heaps.pop(id(t.left)), heaps.pop(id(t.right))], key=len)
-            for bend in few:
+            for bend in few:  # the smaller heap into the larger: n log² n steps
                 heapq.heappush(bends, bend)
             r, left, right = (s.n * s.impurity / root.n for s in (t, t.left, t.right))
             cost, leaves = left + right, 2  # at high prices both children are leaves
@@ -384,6 +384,12 @@ def prune_tree(root, alpha):
             copies[id(t)] = replace(t, left=copies[id(t.left)], right=copies[id(t.right)])
     return copies[id(root)]
 
+def friedman_data(rng, n):
+    """Friedman's (1991) function of five features, noise of variance 1, and five idle features."""
+    X = rng.uniform(size=(n, 10)).astype(np.float32).astype(float)
+    y = 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2
+    return X, y + 10 * X[:, 3] + 5 * X[:, 4] + rng.normal(size=n)
+
 def demo_pruning(plot=False):
     """What a price per leaf does to new rows. (The library's list of prices repeats equal ones.)"""
     (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 400) for seed in (3, 4))
@@ -399,7 +405,7 @@ def demo_pruning(plot=False):
     theirs = sklearn_tree(X, y, "variance", None, 10, ccp_alpha=middle).predict(new_X)
     return beside(("sums", f"{len(alphas)} prices", alphas, np.unique(path.round(12))),
                   ("sums", "new rows", ours, theirs))
-# Try: grow the tree with min_samples_leaf=1. Where is the best price then?
+# Try: min_samples_leaf=1, for each of the three 10s. Where is the best price then?
 
 # %% [markdown]
 """
@@ -484,7 +490,7 @@ def demo_forest(plot=False):
     same = predict_forest(fit_forest(*data, 20, None, None, 10, counts=counts), X[test])
     return beside(("out-of-bag", "R2 out of bag", score, library.oob_score_),
                   ("sums", "same bootstrap, new rows", same, model.predict(X[test])))
-# Try: max_features=None in the first forest. By equation (7), what do you expect?
+# Try: 300 trees in options and in the loop. By equation (7), how much can they still add?
 
 # %% [markdown]
 """
@@ -500,8 +506,8 @@ losses, with their first two derivatives, where p = 1 / (1 + exp(-F)):
     squared    1/2 (y - F)²                   g = F - y        h = 1               (9)
     log        log(1 + exp(F)) - y F          g = p - y        h = p (1 - p)       (10)
 
-F starts at the mean of y, or the log of its odds; without that start all predictions are off by
-it. Each leaf takes a Newton step (for the squared error, the mean of -g again):
+F starts at the mean of y, or the log of its odds, mean / (1 - mean), and predictions start there
+too. Each leaf takes a Newton step (for the squared error, the mean of -g again):
 
     leaf value = -Σ g / Σ h                                                        (11)
 
@@ -532,7 +538,7 @@ def boost(y, loss, steps, lr, l2, missing, grow_one):
         G, H = np.bincount(leaf, g, len(nodes)), np.bincount(leaf, h, len(nodes))
         H[H < 1e-150] = np.inf  # no leaf, or one that is sure: its value is 0
         value = -G / (H + l2)  # (11) and (13)
-        F += lr * value[leaf]
+        F += lr * value[leaf]  # (8)
         for t, v in zip(nodes, value.tolist()):
             t.value = v
         trees.append(nodes[0])
@@ -566,14 +572,8 @@ def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_s
     options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=0)
     return kind(n_estimators=steps, learning_rate=lr, **options).fit(X, y)
 
-def friedman_data(rng, n):
-    """Friedman's (1991) function of five features, noise of variance 1, and five idle features."""
-    X = rng.uniform(size=(n, 10)).astype(np.float32).astype(float)
-    y = 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2
-    return X, y + 10 * X[:, 3] + 5 * X[:, 4] + rng.normal(size=n)
-
 def demo_boosting(plot=False):
-    """The error on new rows, stage by stage, for stumps and for trees of depth 3."""
+    """The error on new rows, stage by stage, for trees of depth 1 and of depth 3."""
     (X, y), (new_X, new_y) = (friedman_data(np.random.default_rng(seed), 1000) for seed in (2, 3))
     print("\n== How does the error fall from tree to tree? (squared: the noise alone is 1) ==\n")
     lines, shown = [], [0, 1, 10, 40, 80]
@@ -589,7 +589,7 @@ def demo_boosting(plot=False):
         theirs = np.array(list(staged(new_X))).reshape(80, -1)
         lines.append(("boosting", f"80 stages, {loss}, depth {depth}", stages[1:], theirs))
     return beside(*lines)
-# Try: lr=1.0. Which of the two depths suffers more, and why?
+# Try: lr=1.0 (the 0.2 in options). Which lines rise again before tree 80, and why?
 
 # %% [markdown]
 """
@@ -599,17 +599,17 @@ grows them by both derivatives: expand the loss to second order around F, and pr
 
     J(tree) = Σᵢ [ gᵢ v(xᵢ) + 1/2 hᵢ v(xᵢ)² ] + λ/2 Σ_leaves v²                   (12)
 
-A leaf with sums G and H is a parabola in v. Its lowest point, what that takes off J, and so
-(twice) the gain of a split, in every node and not at the root alone:
+In a leaf with sums G and H, J is a parabola in v. Its lowest point, what that takes off J, and
+twice what a split of any node takes off:
 
     v = -G / (H + λ)              fall = 1/2 G² / (H + λ)                          (13)
     gain = G_L² / (H_L + λ) - G² / (H + λ) + G_R² / (H_R + λ)                      (14)
 
-Bins: try at most 255 thresholds per feature, at quantiles. A node is summed up by its histogram of
+Bins: sort values into at most 255 bins, cut at quantiles. A node is summed up by its histogram of
 G, H and counts per bin, and only the smaller of two children is counted: the other is the parent's
 minus that one. Missing values have a bin of their own; each split tries them on both sides and
 keeps the better one. A feature without gaps in training sends later gaps to the majority.
-**When it fails.** Every split must gain, so XOR defeats it. λ shrinks leaves with a small H most.
+**When it fails.** Every split must gain, so exact XOR defeats it. A large λ mutes small leaves.
 """
 # %%
 MIN_HESSIAN = 1e-3  # each side of a split keeps at least this sum of h, as in the library
@@ -680,7 +680,7 @@ def fit_newton_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=6, l2
     thresholds, gaps = find_bins(X, bins), np.isnan(X).any(axis=0)
     binned = np.array([np.searchsorted(cuts, x) for cuts, x in zip(thresholds, X.T)])
     binned = np.where(np.isnan(X.T), bins, binned).astype(np.uint8)  # (d, n)
-    def grow_one(g, h):  # sums of float32 numbers are exact in float64: equal gains stay equal
+    def grow_one(g, h):  # sums of float32 numbers hardly round in float64: ties stay ties
         return grow_newton(binned, thresholds, gaps, np.float32(g), np.float32(h), bins,
                            max_depth, l2, min_samples_leaf)
     return boost(y, loss, steps, lr, l2, True, grow_one)
@@ -725,7 +725,7 @@ Trees ask "at most 2.45?", and need numbers. Three ways to them:
       code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (15)
 
 **What people get wrong.** In (15) each row's own y is part of its code. With one row and m = 0 the
-code is y, and pure noise looks like a good model until new rows come. Code it by the other folds.
+code is y, and noise looks good until new rows come. Cut the rows into folds; code each by the rest.
 """
 # %%
 def check_column(column):
@@ -790,7 +790,7 @@ def demo_categories(plot=False):
                   ("sums", "ordinal", encode_ordinal(new, names), ordinal.transform(X)[:, 0]),
                   ("sums", "target", code, target.transform(X)[:, 0]),
                   ("sums", "target, out of fold", safe, theirs))
-# Try: give each category 30 rows instead of 3. How large is the leak then?
+# Try: 20 categories of 30 rows, by i % 20. How large is the leak then?
 
 # %% [markdown]
 """
@@ -804,7 +804,7 @@ one fits the noise. Better ask any model: how much worse is it if a held-out col
 
     permutation importance(j) = score - score with column j shuffled               (17)
 
-**When it fails.** Two equal columns stand in for each other, and may look idle both.
+**When it fails.** Two equal columns stand in for each other, and both may look idle.
 """
 # %%
 def impurity_importance(trees):
@@ -852,7 +852,7 @@ def demo_importance(plot=False):
     theirs = sklearn_importance(model, *new, n_repeats=10, random_state=0).importances
     return beside(("sums", "impurity", shares, model.feature_importances_),
                   ("sums", "permutation", drops, theirs))
-# Try: add a copy of x[3] as a column. What happens to the importance of both?
+# Try: put new = X, y before drops. What does shuffling training rows say of the idle ones?
 
 def encode_table(columns, targets, train, folds):
     """{name: column (n,)} as X (n, features), texts by their codes for each of the targets (n,)."""
