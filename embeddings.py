@@ -2,11 +2,11 @@
 """
 # Embeddings: how can numbers hold a meaning?
 An *embedding* turns a thing into a list of numbers, so that what is alike lies close together.
-`python embeddings.py pca tsne` runs two demos. Only demos and "The library version" need libraries.
+`python embeddings.py pca tsne` runs two demos. Demos and library versions need more than numpy.
 
     n, d, k   number of items, of coordinates, of what is asked for: neighbours, clusters ...
     X, A, B   items, one per row (n, d); ‖a‖ = √(Σⱼ aⱼ²) is the length of a row
-    U, s, Vᵀ  singular vectors and values (n, k), (k,), (k, d); V transposed is `Vt`
+    U, s, Vᵀ  singular vectors and values (n, k), (k,), (k, d); Vᵀ is `Vt`; I: diagonal 1, else 0
     m, Z      mean of the rows (d,); coordinates in a smaller space (n, k)
 """
 # %%
@@ -33,7 +33,7 @@ def beside(row, results):
     return [compare(what, ours, theirs, *ALLOWED[row]) for what, (ours, theirs) in results.items()]
 
 def load_digits_data(rows=None):
-    """Handwritten digits: X (n, 64), grey values 0 to 16, and y. Noise breaks ties between X."""
+    """Handwritten digits: X (n, 64), grey values 0 to 16, and y. A little noise breaks ties."""
     from sklearn.datasets import load_digits
     X, y = load_digits(return_X_y=True)
     return (X + 1e-3 * np.random.default_rng(0).normal(size=X.shape))[:rows], y[:rows]
@@ -74,7 +74,7 @@ def similarity(A, B, metric="cosine"):
     return A @ B.T if metric == "dot" else unit_rows(A) @ unit_rows(B).T
 
 def nearest(X, queries, k, metric="cosine"):
-    """Values (m, k) and rows (m, k) of X most like each query, best first; if equal, by row."""
+    """Values (m, k) and rows (m, k) of X most like each query. Equal ones: any of them, by row."""
     S = similarity(check_array("queries", queries, ndim=2), check_X(X), metric)
     check_number("k", k, least=1, most=S.shape[1], integer=True)
     score = -S if metric == "euclidean" else S
@@ -92,20 +92,20 @@ def demo_similarity(plot=False):
     """Three metrics, three different winners; then neighbours among digits."""
     from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances, linear_kernel
     print("== Similarity: which of (2, 1), (9, 3), (0.5, 0.5) is most like (2, 2)? ==\n")
-    (A, B), same = np.split(load_digits_data()[0], [200]), {}
-    libraries = [linear_kernel, cosine_similarity, euclidean_distances]
+    A, B = np.split(load_digits_data()[0], [200])
+    same, libraries = {}, [linear_kernel, cosine_similarity, euclidean_distances]
     for metric, theirs in zip(["dot", "cosine", "euclidean"], libraries):
         values, rows = nearest([[2, 1], [9, 3], [0.5, 0.5]], [[2, 2]], 3, metric)
         print(f"  by {metric:9} rows {rows[0]}, {values[0].round(2)}")
         same[metric] = similarity(A, B, metric), theirs(A, B)
     near = nearest(B, A, 3)[1], sklearn_nearest(B, 3).kneighbors(A, return_distance=False)
     return report(beside("similarity", same) + beside("numbers", {"3 neighbours": near}))
-# Try: add the vector (-2, -2) to the demo's three. Which metric does not place it last?
+# Try: add (-2, -2) to the demo's three, and 4 for 3. Which metric does not place it last?
 # %% [markdown]
 """
 ## SVD and PCA: which few directions carry most of a table?
-Every matrix is a rotation, a stretch along perpendicular axes, and a rotation again. Its first k
-terms are the closest matrix of rank k (Eckart and Young, 1936):
+Every matrix is a rotation, a stretch by s along perpendicular axes, and a rotation again. The first
+k columns of U and V give the closest matrix of rank k: of k directions (Eckart and Young, 1936):
 
     A = U diag(s) Vᵀ,   UᵀU = VᵀV = I,   s₁ ≥ s₂ ≥ ... ≥ 0                           (4)
     min over all B of rank k of ‖A - B‖² = s²ₖ₊₁ + s²ₖ₊₂ + ...  (squares of all entries)   (5)
@@ -116,7 +116,7 @@ zero, until all are perpendicular, AV = U diag(s). Their lengths are s, and Aᵀ
 *Randomised.* Look at a big A through a few random vectors Ω (omega). Each product with A Aᵀ lifts
 the large s further above the small ones (Halko, Martinsson and Tropp, 2011):
 
-    Q = orthonormal basis of (A Aᵀ)ᵖ A Ω,   A ≈ Q (QᵀA),   and QᵀA is small           (7)
+    Q = (A Aᵀ)⁴ A Ω with columns made perpendicular, of length 1;   A ≈ Q (QᵀA)       (7)
 **When it fails.** (7) is poor where the s hardly fall. (6) keeps digits of tiny s, but takes long.
 """
 # %%
@@ -124,7 +124,7 @@ def rotate_pairs(W, i, j):
     """Equation (6) on rows i[..] and j[..] of W, in place. Returns the largest |cosine| it met."""
     p, q = W[i], W[j]  # (pairs, n): no row is in two pairs, so all turn at once
     pp, qq, pq = (p * p).sum(axis=1), (q * q).sum(axis=1), (p * q).sum(axis=1)
-    theta = np.arctan2(2 * pq * np.copysign(1, qq - pp), np.abs(qq - pp)) / 2
+    theta = np.arctan2(2 * pq * np.copysign(1, qq - pp), np.abs(qq - pp)) / 2  # at most 45°
     c, s = np.cos(theta)[:, None], np.sin(theta)[:, None]
     W[i], W[j] = c * p - s * q, s * p + c * q
     return np.max(np.abs(pq) / np.maximum(np.sqrt(pp) * np.sqrt(qq), 1e-300), initial=0)
@@ -154,7 +154,7 @@ def svd_jacobi(A):
     return Q @ U, scale * s[order], (V * np.where(np.diag(upper) < 0, -1, 1)).T
 
 def svd_randomized(A, k, rng):
-    """The first k of U, s, Vt by equation (7), p = 4, with k + 10 random vectors from rng."""
+    """The first k of U, s, Vt by equation (7), with k + 10 random vectors from rng."""
     A = check_array("A", A, ndim=2)
     check_number("k", k, least=1, most=min(A.shape), integer=True)
     Q = np.linalg.qr(A @ rng.normal(size=(A.shape[1], k + 10)))[0]
@@ -166,14 +166,14 @@ def svd_randomized(A, k, rng):
 # %% [markdown]
 """
 ### SVD of centred rows is PCA: how do the rows differ?
-Take out their mean m. The direction in which they vary most is an eigenvector of the covariance C.
-The SVD of X - m finds it without C, in which one 10⁻⁸ as long as the first drowns in rounding:
+Take out their mean m. The direction v in which they vary most makes vᵀCv largest; C is called the
+covariance. The SVD of X - m finds v without C, where s below 10⁻⁸ of the first drown in rounding:
 
     C = (X - m)ᵀ(X - m) / (n - 1),   maximise vᵀCv where ‖v‖ = 1                     (8)
     X - m = U diag(s) Vᵀ:   Z = (X - m) V,   variance of column i of Z = s²ᵢ / (n - 1)  (9)
     whitened: Z ← Z / √variance, so that all columns have variance 1                (10)
 **When it fails.** Units matter: write metres as millimetres, and another direction wins. **What
-people get wrong.** New rows take the mean of the fit, not their own.
+people get wrong.** New rows less a mean of their own: they need the mean of the fit.
 """
 # %%
 def fix_signs(Vt):
@@ -228,7 +228,7 @@ def demo_pca(plot=False):
     theirs = [sklearn_pca(X, 20, whiten).transform(X) for whiten in [False, True]]
     return report(beside("steps", {"s": (svd_jacobi(X)[1], np.linalg.svd(X)[1]),
         "randomised s": first, "Z": (Z, theirs[0]), "Z whitened": (white, theirs[1])}))  # fmt: skip
-# Try: multiply one column of X by 1000 before `fit_pca(X, 2)`. What is the first component now?
+# Try: in the demo, `X[:, 20] *= 1000` before `fit_pca`. What share has k = 1 now, and why?
 # %% [markdown]
 """
 ## TF-IDF and LSA: how does a text become a vector without training?
@@ -236,9 +236,9 @@ Count its words: tf. A word that stands in every text says little, so weigh each
 among the n texts. df counts the texts that hold it (Sparck Jones, 1972):
 
     idf = ln((1 + n) / (1 + df)) + 1 if smooth,   else ln(n / df) + 1                (11)
-    x = tf · idf, then x ← x / ‖x‖;   sublinear: 1 + ln tf in place of tf > 0        (12)
+    x = tf · idf, then x ← x / ‖x‖;   sublinear: 1 + ln tf for tf, where tf > 0      (12)
 *Latent semantic analysis* (Deerwester et al., 1990): "car" and "automobile" are two columns. The
-first k terms of an SVD of X, not centred, merge words that keep the same company: Z = X V (13).
+first k columns of V, from the SVD of X, not centred, merge words of the same company: Z = X V (13).
 **When it fails.** Order is lost: "dog bites man" equals "man bites dog". Words that the fit has
 not seen count for nothing; a text of only those, or an empty one, becomes a row of zeros.
 """
@@ -261,7 +261,7 @@ def fit_tfidf(texts, smooth=True):
     check_number("the number of words in texts", len(df), least=1)
     vocabulary = {word: column for column, word in enumerate(sorted(df))}
     counts = np.array([df[word] for word in vocabulary])
-    return vocabulary, np.log((len(texts) + smooth) / (counts + smooth)) + 1
+    return vocabulary, np.log((len(texts) + smooth) / (counts + smooth)) + 1  # True counts as 1
 
 def tfidf(texts, vocabulary, idf, sublinear=False, norm="l2"):
     """Equation (12): X (n, words). norm: "l2" (length 1), "l1" (sum 1) or None."""
@@ -305,31 +305,31 @@ def demo_tfidf(plot=False):
     vocabulary, idf = fit_tfidf(TEXTS)
     X = tfidf(TEXTS, vocabulary, idf)
     Z, Vt = fit_lsa(X, 2)
-    for name, columns in [("all", X), ("2", Vt)]:
-        cosine = similarity(columns.T, columns.T)[vocabulary["car"], vocabulary["automobile"]]
-        print(f"  cosine of car and automobile in {name} dimensions: {cosine:.2f}")
+    for other in ["automobile", "bread"]:
+        cos = [similarity(C.T, C.T)[vocabulary["car"], vocabulary[other]] for C in (X, Vt)]
+        print(f"  cosine of car and {other:10}: {cos[0]:.2f} in all dimensions, {cos[1]:.2f} in 2")
     same = {"LSA": (Z, sklearn_lsa(X, 2).transform(X))}
     for smooth, sublinear, norm in [(True, False, "l2"), (False, True, "l1"), (True, True, None)]:
         ours = tfidf(TEXTS, *fit_tfidf(TEXTS, smooth), sublinear, norm)
         theirs = sklearn_tfidf(TEXTS, smooth, sublinear, norm).transform(TEXTS).toarray()
         same[f"{smooth=}, {sublinear=}, {norm=}"] = ours, theirs
     return report(beside("steps", same))
-# Try: a ninth text, "the automobile is a car". How far does the cosine in 2 dimensions move?
+# Try: a ninth text, "the automobile is a car". Which of the two cosines moves, and why?
 # %% [markdown]
 """
 ## k-means: into which k groups do the points fall?
 Choose centres c and labels l so that each point is near its own centre. J is the *inertia*:
 
     J(c, l) = Σᵢ ‖xᵢ - c(lᵢ)‖²                                                       (14)
-    lᵢ ← argmin over j of ‖xᵢ - cⱼ‖²  =  argmax over j of xᵢ·cⱼ - ‖cⱼ‖²/2              (15)
+    lᵢ ← the j with the least ‖xᵢ - cⱼ‖²  =  the most xᵢ·cⱼ - ‖cⱼ‖²/2,                  (15)
     cⱼ ← mean of the points with label j                                             (16)
-Lloyd (1957) takes (15) and (16) in turn. Neither raises J and labellings are finitely many, so it
-stops: in a *local* minimum. k-means++ (Arthur and Vassilvitskii, 2007) draws a start, row by row:
+as ‖xᵢ‖² in (3) is one for all j. Lloyd (1957) takes (15) and (16) in turn. Neither raises J, so it
+stops, in a *local* minimum. k-means++ (Arthur and Vassilvitskii, 2007) draws a start, row by row:
 
-    probability of xᵢ = D²ᵢ / Σ D²,   D² = squared distance to the nearest centre so far   (17)
+    probability of xᵢ = Dᵢ / Σ D,   D = squared distance to the nearest centre so far      (17)
 **When it fails.** Long groups, or large beside small ones, are cut in pieces. A centre can lose all
 its points, and their mean is then 0/0: we move it onto the point that lies worst. **What people get
-wrong.** J falls whenever k grows, so the smallest J cannot choose k.
+wrong.** The least J there is falls with every k, down to 0 at k = n: J cannot choose k.
 """
 # %%
 def assign(X, centers):
@@ -396,22 +396,22 @@ def demo_kmeans(plot=False):
     model = sklearn_kmeans(X, start)
     same = beside("numbers", {"labels": (labels, model.labels_), "steps": (steps, model.n_iter_)})
     return report(same + beside("steps", {"inertia": (J, model.inertia_)}))
-# Try: start from ten random rows eight times. How far apart are the inertias?
+# Try: `start = X[:10]`, one row of each digit. Is the inertia lower, and is it the minimum?
 # %% [markdown]
 """
 ## t-SNE: how can 64 dimensions be drawn so that neighbours stay neighbours?
 Turn distances into probabilities P. Point i picks j by a bell curve of its own width: βᵢ (beta) is
-set so that each point has the same number of neighbours in effect, the *perplexity*:
+set so that all have as many neighbours, the *perplexity* (van der Maaten and Hinton, 2008):
 
     p(j|i) = exp(-βᵢ ‖xᵢ - xⱼ‖²) / Σ over l≠i of exp(-βᵢ ‖xᵢ - xₗ‖²)                  (18)
     βᵢ such that exp(-Σⱼ p(j|i) ln p(j|i)) = perplexity;  Pᵢⱼ = (p(j|i) + p(i|j)) / 2n  (19)
-On the map Y (n, 2), a heavy-tailed curve leaves room to push the unlike apart. Make Q like P:
+On the map Y (n, 2), a heavy-tailed curve leaves room for the unlike. KL says how far Q is from P:
 
     wᵢⱼ = 1 / (1 + ‖yᵢ - yⱼ‖²) for i≠j,   Q = w / Σ w                                 (20)
     KL = Σ P ln(P / Q),   ∂KL/∂yᵢ = 4 Σⱼ (Pᵢⱼ - Qᵢⱼ) wᵢⱼ (yᵢ - yⱼ)                 (21), (22)
-The descent has momentum, and each coordinate a *gain* that grows while it goes one way and shrinks
-when it turns (Jacobs, 1988). For 250 steps it follows 12 P: clusters gather while there is room to
-pass (van der Maaten and Hinton, 2008). **When it fails.** All n² pairs are kept: n up to thousands.
+∂KL/∂y, the *gradient*, is the slope of KL as y alone moves. A step goes against it, with momentum
+and a *gain* per coordinate that falls when it turns (Jacobs, 1988). The first 250 follow 12 P, and
+clusters gather (van der Maaten, 2014). **When it fails.** All n² pairs are kept: n up to thousands.
 **What people get wrong.** Sizes of clusters and gaps between them mean nothing. The descent is
 chaotic: change the last digit of one number, and another map comes out, equally good.
 """
@@ -429,13 +429,13 @@ def joint_probabilities(X, perplexity=30.0):
         p = np.exp(-np.exp(log_beta) * D)
         np.fill_diagonal(p, 0)  # no point picks itself
         total = p.sum(axis=1, keepdims=True)
-        p /= total
+        p /= total  # ln p = -β D - ln total, which gives the entropy -Σ p ln p below
         entropy = np.log(total) + np.exp(log_beta) * (p * D).sum(axis=1, keepdims=True)
         log_beta += np.where(entropy > np.log(perplexity), step, -step)
     return (p + p.T) / (2 * len(X))
 
 def tsne_gradient(P, Y):
-    """Equation (22): (n, 2). The sum over j of F (yi - yj) is (sum of F) yi - F y."""
+    """Equation (22), slope of (21): (n, 2). Sum over j of F (yi - yj) is (sum of F) yi - F y."""
     w = 1 / (1 + squared_distances(Y, Y))  # equation (20)
     np.fill_diagonal(w, 0)
     F = (P - w / w.sum()) * w
@@ -471,12 +471,12 @@ def sklearn_tsne(X, perplexity, P, Y, steps, lr, momentum):
 
 def demo_tsne(plot=False):
     """How often the nearest neighbour on a map of digits has its name; --plot draws the map."""
-    print("\n== t-SNE: do the nearest neighbours in 64 dimensions stay so on a map? ==\n")
+    print("\n== t-SNE: is the nearest neighbour on a map the same digit? ==\n")
     X, y = load_digits_data(250)
     Y, flat = fit_tsne(X, 20.0, 500), pca_transform(X, *fit_pca(X, 2)[:2])
     for name, Z in [("grey values", X), ("PCA map", flat), ("t-SNE map", Y)]:
-        same = y[nearest(Z, Z, 2, "euclidean")[1][:, 1]] == y
-        print(f"  the nearest neighbour has the same name, {name:11} {same.mean():.0%}")
+        same = y[nearest(Z, Z, 2, "euclidean")[1][:, 1]] == y  # the nearest of all is itself
+        print(f"  the nearest neighbour is the same digit, {name:11} {same.mean():.0%}")
     plot_map(plot, "embeddings_tsne.png", Y, y, "Digits by t-SNE")
     P, start = 12 * joint_probabilities(X, 20.0), 1e-4 * flat / flat[:, 0].std()
     theirs, slope, end = sklearn_tsne(X, 20.0, P, start, 20, 20, 0.5)
@@ -588,7 +588,7 @@ def demo_word2vec(plot=False):
 The plain answer is the mean of its T word vectors, z = Σₜ v(wordₜ) / T (26). It ignores order and
 company. An *encoder* lets each word look at the others first. BERT (Devlin et al., 2019) begins
 with *tokens*: words outside its vocabulary are cut into known pieces, longest first (playing: play
-##ing, where ## is not a beginning), and [CLS] and [SEP] mark the ends.
+##ing, where ## says: inside a word), and [CLS] and [SEP] mark the ends.
 """
 # %%
 def mean_vectors(texts, vocabulary, V):
@@ -617,14 +617,12 @@ def wordpiece(word, vocabulary):
     """The longest known piece, again and again; [UNK] for the word if at some place none fits."""
     pieces, start = [], 0
     while start < len(word) <= 100:
-        for end in range(len(word), start, -1):
-            piece = word[start:end] if start == 0 else "##" + word[start:end]
-            if piece in vocabulary:
-                break
-        else:
+        mark = "##" if start else ""
+        ends = [e for e in range(start + 1, len(word) + 1) if mark + word[start:e] in vocabulary]
+        if not ends:
             return ["[UNK]"]
-        pieces.append(piece)
-        start = end
+        pieces.append(mark + word[start : ends[-1]])
+        start = ends[-1]
     return pieces or ["[UNK]"]
 
 def token_ids(encoder, text):
@@ -693,16 +691,16 @@ def load_encoder(folder):
         normalize="Norm" in kinds)  # fmt: skip
 # %% [markdown]
 """
-### Sentence encoders, layer by layer
-BERT keeps one row of x (T, h) for each of T tokens. A token starts as the sum of three learned
-vectors: its piece, its position, its type. Then some layers, each
+### Sentence encoders: what does each layer do?
+BERT keeps h numbers for each of T tokens: x (T, h). A token starts as the sum of three vectors, for
+its piece, its position, its type (here always 0). W, b, gain, bias are learned. Then layers, each
 
     layer norm   LN(x) = (x - mean) / √(variance + ε) · gain + bias,  row by row       (27)
     attention    softmax(q kᵀ / √(h / heads)) v,   q, k, v: three linear maps of x     (28)
     GELU         x (1 + erf(x / √2)) / 2                                             (29)
     layer        x ← LN(x + W attention + b),  x ← LN(x + W₂ GELU(W₁ x + b₁) + b₂)     (30)
-ε (epsilon) keeps (27) from 0/0. A row of the softmax sums to 1: each token becomes a mixture of
-what it looks at. *Heads* do so side by side, on their own columns. Texts of a batch are padded to
+ε (epsilon) keeps (27) from 0/0. softmax(x)ᵢ = exp(xᵢ) / Σⱼ exp(xⱼ), row by row: a token becomes a
+mixture of those it looks at. *Heads* do so side by side, on their own columns. Texts are padded to
 one length; a mask gives padding no weight. *Pooling* makes one vector of T: their mean, or the
 first, [CLS]. **When it fails.** What is beyond the model's limit, often 256 tokens, is left out.
 Vectors of two models cannot be compared. **What people get wrong.** Padding counted in the mean.
@@ -742,7 +740,7 @@ def bert(ids, mask, W, heads, eps):
     at = "embeddings.{}_embeddings.weight".format
     x = W[at("word")][ids] + W[at("position")][: ids.shape[1]] + W[at("token_type")][0]
     x = norm(x.reshape(ids.size, -1), "embeddings")  # (B T, h): one matrix product for all texts
-    for i in range(sum(name.endswith("intermediate.dense.bias") for name in W)):
+    for i in range(sum(name.endswith("intermediate.dense.bias") for name in W)):  # one per layer
         layer = f"encoder.layer.{i}"
         q, k, v = (dense(x, f"{layer}.attention.self.{name}") for name in ["query", "key", "value"])
         mixed = dense(attention(q, k, v, mask, heads), f"{layer}.attention.output.dense")
@@ -827,12 +825,12 @@ def run_model(folder):
         stop(error)
     print(*(f"{t:50} {row.round(2)}" for t, row in zip(TEXTS, similarity(Z, Z))), sep="\n")
     return report(beside("sentences", {"vectors": (Z, theirs)}))
-# Try: `python embeddings.py --model FOLDER` with all-MiniLM-L6-v2, or its kind, on your disk.
+# Try: `python embeddings.py --model FOLDER`, say of all-MiniLM-L6-v2. Which two texts are closest?
 # %% [markdown]
 """
 ## Contrastive loss: how is an encoder trained to place like next to like?
-By a game. Given n pairs (a, b), find for each a its own b among all b of the batch. The other b
-are wrong answers that cost nothing (InfoNCE, van den Oord et al., 2018). With a scale τ (tau):
+By a game. Given n pairs (a, b), find for each a its own b among all b of the batch. The other b are
+wrong answers for free (InfoNCE, van den Oord et al., 2018). τ (tau) is a scale, 1 / "temperature":
 
     Sᵢⱼ = τ cos(aᵢ, bⱼ),   L = -(1/n) Σᵢ ln softmax(Sᵢ)ᵢ                             (31)
 The gradient is probability minus truth, then back through the division by the length. A hat makes
@@ -840,8 +838,8 @@ the length 1: â = a / ‖a‖. More rows in B than in A are further wrong answe
 
     G = (softmax(S) - I) τ / n,   ∂L/∂â = G b̂,   ∂L/∂b̂ = Gᵀ â                         (32)
     ∂L/∂a = (∂L/∂â - â (â·∂L/∂â)) / ‖a‖,   and the same for b                        (33)
-**When it fails.** With τ = 1 softmax cannot tell cosine 1 from -1 clearly, as e¹ / e⁻¹ is only 7;
-20 is usual. If two pairs of a batch mean the same, they are pushed apart all the same.
+**When it fails.** With τ = 1 no softmax comes near 1, as e¹ / e⁻¹ is only 7, and (32) is small: 20
+is usual. If two pairs of a batch mean the same, they are pushed apart all the same.
 """
 # %%
 def info_nce(A, B, scale=20.0):
@@ -874,19 +872,20 @@ def sentence_transformers_info_nce(A, B, scale=20.0):
 def demo_contrastive(plot=False):
     """Upper and lower halves of digits learn to find each other."""
     print("\n== Contrastive loss: does the upper half of a digit know its lower half? ==\n")
-    rng, (upper, lower) = np.random.default_rng(0), np.split(load_digits_data()[0] / 16, 2, axis=1)
+    rng = np.random.default_rng(0)
+    upper, lower = np.split(load_digits_data()[0] / 16, 2, axis=1)  # (1797, 32) each
     W1, W2 = rng.normal(size=(2, 32, 16)) / 6
     for step in range(301):
         if step % 100 == 0:  # 200 digits that training never sees
             found = nearest(lower[-200:] @ W2, upper[-200:] @ W1, 10)[1].T == np.arange(200)
-            print(f"  step {step:3}: own half among the first 10 of 200: {found.sum() / 200:3.0%}")
+            print(f"  step {step:3}: own half among 10 of 200 (chance 5%): {found.sum() / 200:.0%}")
         rows = rng.choice(len(upper) - 200, 128, replace=False)
         _, dA, dB = info_nce(upper[rows] @ W1, lower[rows] @ W2)
         W1, W2 = W1 - 0.1 * upper[rows].T @ dA, W2 - 0.1 * lower[rows].T @ dB
     pair = upper[:6] @ W1, lower[:12] @ W2  # with six hard negatives
     results = zip(info_nce(*pair), sentence_transformers_info_nce(*pair))
     return report(beside("steps", dict(zip(["loss", "dA", "dB"], results))))
-# Try: `scale=1.0` in the demo. Do the halves still find each other?
+# Try: `scale=1.0` in the demo. By (32), why does it learn slower, and do steps of 2.0 help?
 # %%
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "--model":

@@ -10,7 +10,8 @@ chapters with `python rag_basics.py "why does Adam correct its bias?"`, or your 
     n, m, k     passages or vectors stored, queries, results asked for
     t, tf, df   a term; how often a text holds it; how many texts do
     q, x, X, Q  a query and a passage, as texts or vectors (d,); X (n, d) stored, Q (m, d) asked
-    r, λ, β     rank of a result, 1 for the best; lambda: `mix`; beta: `b` of BM25
+    r, λ, β     rank, 1 for the best; `mix` of (16); `b` of BM25
+    q·x, ‖x‖    inner product; length √(x·x); argmin over j: the j of the smallest cost
 """
 # %%
 import argparse
@@ -82,7 +83,7 @@ class Chunk(namedtuple("Chunk", "file line start section text")):
 
 def chunk_document(file, text, size=700):
     """Chunks by (3), then (2); of a .py file its docstrings and text cells."""
-    strings = [match.span(2) for match in STRING.finditer(text) if match[1]]
+    strings = [match.span(2) for match in STRING.finditer(text) if match[1]]  # opens a line
     spans = strings if strings and file.endswith(".py") else [(0, len(text))]
     spans = [(a + c, a + d) for a, b in spans for c, d in cut(text[a:b], HEADING)]
     spans = [(a + c, a + d) for a, b in spans for c, d in chunk_by_sentence(text[a:b], size)]
@@ -117,8 +118,8 @@ def demo_chunking(plot=False):
 """
 ## Lexical retrieval: which passage holds the words of the question?
 Weigh a word by how rare it is, and count it: TF-IDF (Sparck Jones, 1972; explained in
-embeddings.py). BM25 (Robertson and Walker, 1994) makes two repairs. The tenth "tree" in a text says
-less than the first, so tf saturates; and long texts hold more of any word, so length counts:
+embeddings.py). BM25 (Robertson et al., 1994) makes two repairs. A tenth "tree" in a text says less
+than the first: k₁ sets how soon tf saturates. And ‖x‖ counts length in full: β, how much of it:
 
     TF-IDF:  idf(t) = ln((1 + n) / (1 + df)) + 1,   x(t) = tf idf(t),   score = q·x / ‖x‖    (4)
     BM25:    idf(t) = ln(1 + (n - df + ½) / (df + ½))                                        (5)
@@ -126,8 +127,8 @@ less than the first, so tf saturates; and long texts hold more of any word, so l
 
 (4) is the cosine, times ‖q‖, which is the same for all texts. An *inverted index* lists for each
 term the texts that hold it, and what it adds to their scores; a query adds up the lists of its
-terms. **When it fails.** "car" does not find "automobile". **What people get wrong.** The older
-idf, ln((n - df + ½) / (df + ½)), is negative for a term in more than half of the texts.
+terms. **When it fails.** "car" does not find "automobile". **What people get wrong.** Without the
+first 1 + of (5) a term that stands in more than half of the texts weighs less than nothing.
 """
 # %%
 STOP_WORDS = set("""a about all also an and any are as at be been but by can could did do does for
@@ -143,9 +144,9 @@ def terms(text):
 def smallest(cost, ids, k):
     """The k smallest costs (n,) and their ids, best first; of equal costs the lower id first."""
     check_number("k", k, least=1, integer=True)
-    if len(cost) > 16 * k:  # k or more are not above the k-th of a sample: sort only those
-        near = np.flatnonzero(cost <= np.partition(cost[::16], k - 1)[k - 1])
-        cost, ids = cost[near], ids[near]
+    if len(cost) > 16 * k:  # the k-th of a sample is not below the k-th of all: sort no worse ones
+        limit = np.partition(cost[::16], k - 1)[k - 1]
+        cost, ids = cost[cost <= limit], ids[cost <= limit]
     order = np.lexsort((ids, cost))[:k]  # by cost, then by id
     return cost[order], ids[order]
 
@@ -196,7 +197,7 @@ class BM25Index(InvertedIndex):
         norm = k1 * (1 - b + b * length * self.n / max(1, length.sum()))
         for term, (ids, tf) in self.lists.items():
             self.idf[term] = math.log(1 + (self.n - len(ids) + 0.5) / (len(ids) + 0.5))  # (5)
-            self.lists[term] = ids, self.idf[term] * tf * (k1 + 1) / (tf + norm[ids])
+            self.lists[term] = ids, self.idf[term] * tf * (k1 + 1) / (tf + norm[ids])  # (6)
 
 def sklearn_tfidf_scores(texts, query, analyse=terms):
     """The library version of (4): sparse rows of length 1, times the query's row."""
@@ -230,21 +231,21 @@ def demo_lexical(plot=False):
         theirs = sklearn_bm25_scores(texts, query, k1=k1, b=b)
         rows.append(compare(f"BM25, {k1=}, {b=}", ours, theirs, *ALLOWED["lexical"]))
     return report(rows)
-# Try: k1=0 in BM25Index. What is left of tf, and of the length?
+# Try: BM25Index(texts, k1=0) in the demo. What is left of tf, and of the length?
 # %% [markdown]
 """
 ## Dense retrieval: which passage means what the question means?
-Turn every text into a vector that places like near like; the best passage is the nearest one.
-Trained encoders do it best (`--model`). One can be built from the pile alone, by latent semantic
+An encoder turns a text into a vector, like texts into near ones; the best passage is the nearest.
+Trained encoders are best (`--model`). One can be built from the pile alone, by latent semantic
 analysis (Deerwester et al., 1990; explained in embeddings.py): the SVD of the TF-IDF rows X.
 
     X ≈ U diag(s) Vᵀ,     V = XᵀU / s,     v(t) = idf(t) · row t of V                        (7)
     z = mean of v(t) over the terms of the text,     z ← z / ‖z‖                             (8)
 
 U and s² are eigenvectors and eigenvalues of XXᵀ (n, n). Terms that keep the same company point the
-same way. All z have length 1: the inner product is the cosine. **When it fails.** Hundreds of
-passages teach little about a language: here it is weaker than BM25 (see Evaluation). **What people
-get wrong.** Passages and questions encoded by two models: the scores look plausible, mean nothing.
+same way. All z have length 1: the inner product is the cosine. **When it fails.** A few hundred
+passages teach little: here it is weaker than BM25 (see Evaluation). **What people get wrong.** They
+encode passages and questions by two models: the scores mean nothing.
 """
 # %%
 def unit_rows(A):
@@ -262,15 +263,14 @@ def fit_word_vectors(texts, d=100, analyse=terms, most=1500):
     squares, U = np.linalg.eigh(gram)  # ascending
     kept = np.flatnonzero(squares > 1e-10 * squares.max(initial=0))[::-1][:d]
     U = U[:, kept] / np.sqrt(squares[kept])
-    table = [parts @ U[ids] for ids, parts in index.lists.values()]
-    row = {term: i for i, term in enumerate(index.lists)}
-    return row, np.reshape(table, (len(row), len(kept)))
+    table = [parts @ U[ids] for ids, parts in index.lists.values()]  # v(t) of (7)
+    return {t: i for i, t in enumerate(index.lists)}, np.reshape(table, (len(table), len(kept)))
 
 def encode(texts, row, table, analyse=terms):
     """Equation (8): unit vectors (n, d) of texts, by the {term: row} and table of (7)."""
     known = [[row[term] for term in analyse(text) if term in row] for text in texts]
     sums = np.reshape([table[rows].sum(axis=0) for rows in known], (len(texts), table.shape[1]))
-    return unit_rows(sums)  # of the means, too
+    return unit_rows(sums)  # a sum points where its mean points
 
 def sentence_transformers_static(row, table):
     """The library version of (8): modules in a chain. It takes our terms joined by spaces."""
@@ -310,7 +310,7 @@ def demo_dense(plot=False):
     theirs = sentence_transformers_static(row, table).encode([" ".join(terms(t)) for t in texts])
     return report([compare("vectors", ours, theirs, *ALLOWED["dense"]),
                    compare("scores", ours @ ours[-1], theirs @ theirs[-1], *ALLOWED["dense"])])
-# Try: fit_word_vectors(texts, d=5). Who are the neighbours now, and why?
+# Try: fit_word_vectors(texts[:-3], d=1). Which two values can a cosine have now?
 # %% [markdown]
 """
 ## Exact index: which k of a million vectors are nearest?
@@ -323,7 +323,7 @@ Compare with all of them. The best has the smallest cost, one inner product of l
 indexes below return scores and ids, both (m, k), best first; of equal scores the lower id first;
 where vectors are too few, id -1 and score inf (-inf for inner products). **When it fails.** Far
 from the origin (10) subtracts large numbers, and float32 has seven digits: move the mean to 0.
-**What people get wrong.** Inner product is not cosine: a long vector beats all others.
+**What people get wrong.** They take inner products for cosines: a long vector beats nearer ones.
 """
 # %%
 def check_vectors(name, value, d=None):
@@ -351,7 +351,7 @@ def as_table(found, k, metric):
     cost, ids = np.full((len(found), k), np.inf, np.float32), np.full((len(found), k), -1)
     for i, (costs, which) in enumerate(found):
         cost[i, : len(which)], ids[i, : len(which)] = costs, which
-    return (-cost if metric == "ip" else np.maximum(cost, 0)), ids
+    return (-cost if metric == "ip" else np.maximum(cost, 0)), ids  # no L2 below 0
 
 class FlatIndex:
     """All vectors (n, d), compared one by one: exact. metric: "ip" (inner product) or "l2"."""
@@ -387,7 +387,7 @@ def faiss_index(index, vectors):
 def recall(ids, true_ids):
     """The share of the true neighbours (m, k) that stands in the same row of ids."""
     return float(np.mean([np.isin(true, row).mean() for row, true in zip(ids, true_ids)]))
-# Try: divide every vector by its length. What do the two metrics now have in common?
+# Try: vectors = unit_rows(vectors) in demo_indexes. What do the two metrics now have in common?
 # %% [markdown]
 """
 ## IVF: can most of the vectors be left out?
@@ -397,11 +397,10 @@ Look for a query's neighbours in the few cells whose centres c suit it best:
     cell(x) = argmin over j of the cost of cⱼ for x, by (9) or (10)                         (11)
     search the lists of the `nprobe` cells of smallest cost for q, as above                 (12)
 
-A query costs cells + nprobe n / cells comparisons, not n. An inverted file (IVF) is the index of a
-book, with places in space for words. Each list is a small product, at which numpy is slow: faiss is
-two to six times as fast. **When it fails.** A neighbour across a border is missed: so we measure
-recall, the share of the true neighbours found. **What people get wrong.** They add vectors unlike
-those that k-means saw: a few lists swell, and the speed is gone.
+A query costs about cells + nprobe n / cells comparisons, not n. An inverted file (IVF) is the index
+of a book, with places in space for words. **When it fails.** A neighbour across a border is missed:
+so we measure recall, the share of the true neighbours found. **What people get wrong.** They add
+vectors unlike those that k-means saw: a few lists swell, and the speed is gone.
 """
 # %%
 def assign(X, centers, metric="l2"):
@@ -426,36 +425,36 @@ class IVFIndex:
     def __init__(self, vectors, cells, nprobe=1, metric="l2", rng=None):
         X, self.metric = check_vectors("vectors", vectors), metric
         centers = kmeans(X, cells, rng)
-        self.centers = unit_rows(centers) if metric == "ip" else centers
+        self.centers = unit_rows(centers) if metric == "ip" else centers  # or long ones win
         self.table = stored(self.centers, metric)
         self.nprobe = check_number("nprobe", nprobe, least=1, most=cells, integer=True)
         cell = assign(X, self.centers, metric)
         self.ids = [np.flatnonzero(cell == j) for j in range(cells)]
         self.tables = [stored(X[ids], metric) for ids in self.ids]  # a list for each cell
     def search(self, queries, k):
-        """Equation (12), query by query: scores and ids, both (m, k)."""
-        Q, found = check_vectors("queries", queries, self.centers.shape[1]), []
-        Q = asked(Q, self.metric)
+        """Equation (12): scores and ids, both (m, k). numpy is slow at small products: faiss takes
+        a half to a sixth of our time."""
+        Q, found = asked(check_vectors("queries", queries, self.centers.shape[1]), self.metric), []
         near = np.argpartition(Q @ self.table, self.nprobe - 1)[:, : self.nprobe]  # (m, nprobe)
         for q, cells in zip(Q, near):
             cost = np.concatenate([q @ self.tables[cell] for cell in cells])
             ids = np.concatenate([self.ids[cell] for cell in cells])
             found.append(smallest(cost, ids, k))
         return as_table(found, k, self.metric)
-# Try: 20_000 groups in demo_indexes, which is no groups at all. What is left of recall?
+# Try: 20_000 for 2000, the number of groups in demo_indexes. What is left of recall?
 # %% [markdown]
 """
 ## Product quantisation: can a vector be eight bytes long?
-A million vectors of 768 float32 fill 3 GB. Cut each into M `parts`, learn 2ᵇ centres (b: `bits`)
-for every part, its codebook C, and store of each part the number of its nearest centre. A table T
-of what a query can meet makes a cost M look-ups (Jegou, Douze and Schmid, 2011):
+A million vectors of 768 float32 fill 3 GB. Cut each into M `parts` xᵖ (p is no power), learn 2ᵇ
+centres (b: `bits`) for each part, its codebook C, and store the nearest one's number. A query fills
+a table T, its cost for every centre: an x costs M look-ups (Jegou, Douze and Schmid, 2011):
 
     x = [x¹ ... xᴹ],        code_p(x) = argmin over j of ‖xᵖ - C_p[j]‖²,    p = 1 ... M     (13)
     T_p[j] = cost of C_p[j] for qᵖ by (9) or (10),          cost ≈ Σ_p T_p[code_p(x)]       (14)
 
 A code has M b bits: 8 bytes for M = b = 8, which tell 2⁶⁴ vectors apart. The query stays exact: the
 distance is *asymmetric*. **When it fails.** Vectors of one code are one to it: take more than you
-need, and rank these again by (10). **What people get wrong.** They quantise q as well.
+need, rank these again by (9) or (10). **What people get wrong.** They quantise q as well.
 """
 # %%
 class PQIndex:
@@ -469,7 +468,7 @@ class PQIndex:
         self.codebooks = np.array([kmeans(piece, 2**bits, rng) for piece in pieces])
         self.tables = [stored(C, metric).T for C in self.codebooks]
         codes = [assign(piece, C) for piece, C in zip(pieces, self.codebooks)]  # (13)
-        self.codes = np.array(codes, dtype=np.uint8)
+        self.codes = np.array(codes, dtype=np.uint8)  # a byte each; faiss packs them into b bits
     def search(self, queries, k):
         """Equation (14). A look-up fetches a row for 32 queries: for one alone faiss is faster."""
         (parts, _, width), n, found = self.codebooks.shape, self.codes.shape[1], []
@@ -485,17 +484,17 @@ class PQIndex:
         return as_table(found, k, self.metric)
 
 def demo_indexes(plot=False):
-    """What each index finds and reads, faiss beside it. tests/benchmark.py adds the time."""
+    """What each index finds, and about how much it reads. tests/benchmark.py adds the time."""
     print("\n== Flat, IVF, PQ: how many of the 10 nearest of 20000 vectors are found? ==\n\n"
           "  index              found in 10   in 50   bytes read")
     vectors = np.float32(make_blobs(np.random.default_rng(0), 20_050, 2000, d=32, spread=2.0)[0])
     X, Q, rows = vectors[:20_000], vectors[20_000:], []
     for metric in ["l2", "ip"]:
         truth = FlatIndex(X, metric).search(Q, 10)[1]
-        runs = [("flat", FlatIndex(X, metric), 1)]  # name, index, share of the bytes that it reads
+        runs = [("flat", FlatIndex(X, metric), 1)]  # share of bytes read, if cells are equal
         for p in (1, 8, 32):
             runs.append((f"IVF, nprobe {p}", IVFIndex(X, 128, p, metric), 128 / len(X) + p / 128))
-        for bits in (4, 8):  # 8 parts: as many bytes, of a vector's 128
+        for bits in (4, 8):  # 8 parts of `bits` bits are `bits` bytes, of 128
             runs.append((f"PQ, {bits} bytes", PQIndex(X, 8, bits, metric), bits / 128))
         for name, index, read in runs:
             (scores, ids), lib = index.search(Q, 50), faiss_index(index, X).search(Q, 10)
@@ -509,17 +508,17 @@ def demo_indexes(plot=False):
 # %% [markdown]
 """
 ## Fusion, diversity, re-ranking: how do several rankings become one?
-BM25 scores have no upper end, cosines stop at 1: they cannot be added, but ranks can, by reciprocal
-rank fusion (Cormack, Clarke and Buettcher, 2009). Ten copies of the best passage say one thing:
-maximal marginal relevance (Carbonell and Goldstein, 1998) chooses by relevance, less the likeness
-to those chosen. And for the first 50 a dearer score is affordable: we add to (15) the coverage, the
-share of the question's terms that x holds, rare ones counting more; one in no text has df = 1:
+BM25 scores have no upper end, cosines stop at 1: their sum means nothing. Reciprocal rank fusion
+(Cormack, Clarke and Buettcher, 2009) adds 1 / (c + rank); here BM25 counts twice. The first 50 are
+ranked again by (15), divided by its best, plus (17): which terms of the question does x hold? Then
+maximal marginal relevance (Carbonell and Goldstein, 1998) passes over copies of what is chosen:
 
     score(x) = Σ over rankings of 1 / (c + r(x)),     c = 60: one first place decides little (15)
     next = argmax over x of λ relevance(x) - (1 - λ) max over chosen y of cos(x, y)          (16)
     coverage(q, x) = Σ idf(t) over t in q and x  /  Σ idf(t) over t in q                     (17)
+
 **When it fails.** Fused with a poor ranking, a good one can get worse; diversity costs relevance
-where one passage is right. Here hybrid beats each of the three, and (16) changes nothing.
+where one passage is right. Here hybrid beats each of the three, and (16) changes little.
 """
 # %%
 def fuse(rankings, c=60):
@@ -540,14 +539,14 @@ def mmr(relevance, vectors, k, mix=0.8):
     check_number("length of relevance", len(relevance), least=len(V), most=len(V))
     cosine, chosen = unit_rows(V) @ unit_rows(V).T, [int(relevance.argmax())]
     while len(chosen) < min(k, len(V)):
-        score = mix * relevance - (1 - mix) * cosine[:, chosen].max(axis=1)
+        score = mix * relevance - (1 - mix) * cosine[:, chosen].max(axis=1)  # (16)
         score[chosen] = -np.inf
         chosen.append(int(score.argmax()))
     return chosen
 
 def coverage(query, texts, index):
     """Equation (17) for each text, (len(texts),), with terms and idf of a BM25Index."""
-    rare = math.log(1 + (index.n - 0.5) / 1.5)  # (5) with df = 1
+    rare = math.log(1 + (index.n - 0.5) / 1.5)  # (5) with df = 1, for a term in no text
     idf = {term: index.idf.get(term, rare) for term in index.analyse(query)}
     held = [idf.keys() & index.analyse(text) for text in texts]
     return np.array([sum(map(idf.get, sorted(words))) for words in held]) / (sum(idf.values()) or 1)
@@ -575,7 +574,7 @@ class Retriever:
             return near[:k]
         lexical = self.bm25.search(question, wide)[1]
         scores, ids = fuse([lexical, lexical, near])
-        scores, ids = scores[:wide] / scores[:1], ids[:wide]
+        scores, ids = scores[:wide] / scores[:1], ids[:wide]  # the best is 1; both may be empty
         scores += coverage(question, [self.texts[i] for i in ids], self.bm25)
         if method == "hybrid" or len(ids) == 0:
             return ids[np.lexsort((ids, -scores))][:k]
@@ -594,12 +593,12 @@ def demo_fusion(plot=False):
         print(f"  relevance 1, 0.95, 0.6, the first two alike, mix {mix}: {order}")
         rows.append(compare(f"order, {mix=}", order, expected, *ALLOWED["equal"]))
     return report([*rows, compare("coverage", held, [1 / 2], *ALLOWED["evaluation"])])
-# Try: c=0 in the demo. What does a first place count for now?
+# Try: c=0 in the demo (its check is then NOT EQUAL). What does a first place count for now?
 # %% [markdown]
 """
 ## Prompt and answer: what may be said, and who said it?
-A language model gets question and passages as one text, the prompt. Passages go in, best first, as
-long as they fit. Without a model the answer is sentences of the passages:
+A language model gets question and passages as one text, the prompt. Passages go in, best first, if
+they still fit. Without a model the answer is sentences of the passages:
 
     tokens(instructions, question) + Σ tokens(passage) ≤ budget                              (18)
     score(s) = [coverage(q, s) + ½ coverage(q, sentence before s)] / √rank of its chunk      (19)
@@ -609,7 +608,8 @@ password" may stand in one. So they stand between two lines with a mark drawn at
 prompt says that this is data: the risk is lower, not gone. In (19) the sentence before counts, as
 answers follow the line that names the question. At most three are the answer, none below half the
 best score, no heading, no question; each is a slice of its chunk. If the first three chunks cover
-less than half of the question, we say so. **What people get wrong.** A floor on BM25 scores: long
+less than half of the question, we say so. **When it fails.** Words are not meaning: "What do I do
+if my car breaks down?" gets an answer. **What people get wrong.** A floor on BM25 scores: long
 questions score high.
 """
 # %%
@@ -629,7 +629,7 @@ def build_prompt(question, chunks, budget=1500, count=count_tokens, mark=None):
     prompt, tail, used = f"{head}\n{mark}\n", f"{mark}\n\nQuestion: {question}\nAnswer:", []
     for chunk in chunks:
         longer = f"{prompt}[{len(used) + 1}] {printable(chunk.file)}:{chunk.line}\n{chunk.text}\n\n"
-        if count(longer + tail) <= budget:
+        if count(longer + tail) <= budget:  # (18)
             prompt, used = longer, [*used, chunk]
     if not used:
         raise ValueError(f"budget must leave room for a passage, which {budget} tokens do not")
@@ -645,7 +645,7 @@ def answer(question, retriever, k=8):
     for number, chunk in enumerate(chunks, start=1):
         spans = cut(chunk.text, SENTENCE)
         own = share([chunk.text[a:b] for a, b in spans])
-        for (a, b), score in zip(spans, own + np.append(0, own[:-1]) / 2):
+        for (a, b), score in zip(spans, own + np.append(0, own[:-1]) / 2):  # [...] of (19)
             text = chunk.text[a:b].strip()
             if len(re.findall(r"[^\W\d_]{2,}", text)) >= 3 and text[0] != "#" and text[-1] != "?":
                 line = chunk.line + chunk.text.count("\n", 0, chunk.text.index(text, a))
@@ -668,8 +668,8 @@ def transformers_answer(folder, question, chunks, budget=1500, tokens=200):
     count = lambda text: len(tokenizer(text, verbose=False)["input_ids"])
     prompt, used = build_prompt(question, chunks, max(1, min(budget, room)), count)
     if tokenizer.chat_template:
-        chat, turn = [dict(role="user", content=prompt)], dict(add_generation_prompt=True)
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, **turn)
+        chat = [dict(role="user", content=prompt)]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(prompt, return_tensors="pt")
     out = model.generate(**ids, max_new_tokens=tokens, do_sample=False)
     return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True), used
@@ -687,21 +687,21 @@ def demo_prompt(plot=False):
     for text, number, line in found:
         print(f"  {printable(text)} [{number}]".encode("ascii", "replace").decode())
         stands.append(text.split("\n")[0] in texts[chunks[number - 1].file].split("\n")[line - 1])
-    return report([compare("data between marks", inside, [True, True], *ALLOWED["equal"]),
+    return report([compare("data between marks", inside, [True] * len(used), *ALLOWED["equal"]),
                    compare("sentence where cited", stands, [True] * len(found), *ALLOWED["equal"])])
 # Try: a budget of 90 tokens in the demo. Which passage goes, and what if the mark were "tea"?
 # %% [markdown]
 """
 ## Evaluation: how good is a ranking?
-Take questions whose right passages are known. With gain(x) > 0 for each right one, G of them:
+Take questions with G right passages, each of a gain > 0. MRR is the mean reciprocal rank, nDCG the
+normalised discounted cumulative gain (Jarvelin and Kekalainen, 2002):
 
-    recall@k = right ones among the first k / G    MRR = mean of 1 / rank of the first right    (20)
+    recall@k = (right ones in the first k) / G,   MRR = mean of 1 / rank of the first right     (20)
     nDCG@k = DCG@k / the best DCG@k possible,  DCG@k = Σ over ranks r ≤ k of gain / log₂(r + 1) (21)
 
-The best possible order takes *all* right passages: with the found ones alone, a ranking that missed
-half would be perfect. Below stand 59 questions about the chapters, written before any of this code
-was tuned, each after the section that answers it, which is found at its first chunk. **When it
-fails.** One question of 59 is 0.017; and choices made on these questions flatter us here.
+Below stand 59 questions, each after the section that answers it; any chunk of that is right. **When
+it fails.** One question is 0.017, and choices made on these flatter us. **What people get wrong.**
+The best DCG of the *found* ones alone: a ranking that missed half would be perfect.
 """
 # %%
 QUESTIONS = dict(
@@ -776,7 +776,7 @@ def sklearn_ndcg(ranking, gains, k, n):
 
 def evaluate(retriever, method):
     """Recall@1, recall@3, MRR and nDCG@10 for each of QUESTIONS: (59, 4)."""
-    rows, gains = [], {"right": 1}
+    rows, gains = [], {"right": 1}  # one right thing: the section, by any of its chunks
     for chapter, text in QUESTIONS.items():
         for section, question in read_questions(text):
             found = [retriever.chunks[i] for i in retriever.search(question, method)]
@@ -803,11 +803,10 @@ def demo_evaluation(plot=False):
 # Try: write five questions of your own, with their sections, before you look at the result.
 # %% [markdown]
 """
-## The whole: ask, and get a cited answer
+## The whole: which lines answer, and where do they stand?
 Cut the files by (3) and (2), index by (5) to (8), rank by (15) to (17), answer by (19). A folder of
 `--docs` is not trusted: regular files inside of it are read that end in .txt, .md or .py and hold
 5 MB of text at most. Anything else is named, and left out.
-Try: `python rag_basics.py "why is a random split wrong for a time series?"`
 """
 # %%
 def read_file(path, folder):
@@ -868,6 +867,7 @@ def ask(question, docs=None, model=None, llm=None, fetch=False):
     print(*map(printable, lines), sep="\n", end="\n\n" if sources else "\n")
     for i, (chunk, line) in enumerate(sources, start=1):
         print(f"[{i}] {printable(chunk.file)}:{line}  {printable(chunk.section)}")
+# Try: python rag_basics.py "what do I do if my car breaks down?" Why does it get an answer?
 
 def main(demos, argv=None):
     """The command line: a question, or the demos."""
