@@ -21,12 +21,11 @@ import secrets
 import sys
 from collections import Counter, defaultdict, namedtuple
 from pathlib import Path
-import numpy as np
-from utils import check_array, check_number, compare, make_blobs
-from utils import progress, report, run_demos, stop
 
-# How close scratch and library must be, relative to max(1, largest number), and why.
-ALLOWED = {
+import numpy as np
+from utils import check_array, check_number, compare, make_blobs, progress, report, run_demos, stop
+
+ALLOWED = {  # how close scratch and library must be, relative to max(1, largest number), and why
     "equal": (0, "texts, row numbers and codes are equal or not"),
     "lexical": (1e-10, "the same counts and logarithms in float64"),
     "dense": (1e-6, "the library holds its table in float32"),
@@ -186,7 +185,7 @@ class TfidfIndex(InvertedIndex):
             self.lists[term] = ids, tf * self.idf[term] ** 2 / np.sqrt(squares[ids])
 
 class BM25Index(InvertedIndex):
-    """Equation (6): k1 >= 0 says how late tf saturates; b, 0 to 1, how much length counts (β)."""
+    """Equation (6): its lists hold the parts of the sum. k1 >= 0 is k₁; b, from 0 to 1, is β."""
     def __init__(self, texts, analyse=terms, k1=1.5, b=0.75):
         check_number("k1", k1, least=0, most=1e6)
         check_number("b", b, least=0, most=1)
@@ -284,15 +283,17 @@ def sentence_transformers_static(row, table):
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, W), Normalize()], device="cpu")
 
 def sentence_transformers_model(name, fetch=False):
-    """--model: the encoder in a folder, or of this name in the local cache; with fetch it may be
-    downloaded. Only safetensors are read, no foreign code is run. From texts to unit vectors."""
+    """--model: the encoder in a folder, or of this name (NAME@REVISION pins it) in the cache; fetch
+    may download it. Only safetensors are read, no foreign code is run. Texts to unit vectors."""
     import transformers
     from sentence_transformers import SentenceTransformer
     transformers.utils.logging.disable_progress_bar()
     safe = dict(local_files_only=True, model_kwargs=dict(use_safetensors=True), device="cpu")
+    repository, _, revision = name.partition("@")
+    files = dict(revision=revision or None, allow_patterns=["*.safetensors", "*.json", "*.txt"])
     try:
         folder = name if Path(name).is_dir() else transformers.utils.hub.snapshot_download(
-            name, local_files_only=not fetch, allow_patterns=["*.safetensors", "*.json", "*.txt"])
+            repository, local_files_only=not fetch, **files)
         model = SentenceTransformer(folder, trust_remote_code=False, **safe)
     except Exception as error:  # each part of it raises errors of its own
         raise ValueError(f"--model {name}: no encoder here; --fetch loads it ({error})") from None
@@ -432,8 +433,7 @@ class IVFIndex:
         self.ids = [np.flatnonzero(cell == j) for j in range(cells)]
         self.tables = [stored(X[ids], metric) for ids in self.ids]  # a list for each cell
     def search(self, queries, k):
-        """Equation (12): scores and ids, both (m, k). numpy is slow at small products: faiss takes
-        a half to a sixth of our time."""
+        """Equation (12): scores and ids (m, k). faiss is 2 to 6 times as fast at small products."""
         Q, found = asked(check_vectors("queries", queries, self.centers.shape[1]), self.metric), []
         near = np.argpartition(Q @ self.table, self.nprobe - 1)[:, : self.nprobe]  # (m, nprobe)
         for q, cells in zip(Q, near):

@@ -870,21 +870,22 @@ def test_sentence_transformers_model_loads_a_folder_and_explains_what_is_missing
             rag.sentence_transformers_model(name)
 
 
+@pytest.mark.parametrize("name, revision", [("a/b", None), ("a/b@v2", "v2")])
 @pytest.mark.parametrize("fetch", [True, False])
-def test_sentence_transformers_model_fetches_only_when_asked(monkeypatch, fetch):
+def test_sentence_transformers_model_fetches_only_when_asked_and_pins_the_revision(monkeypatch, name, revision, fetch):
     import transformers
 
     asked = []
 
     def snapshot(repository, **options):
-        asked.append((repository, options["local_files_only"]))
+        asked.append((repository, options["revision"], options["local_files_only"]))
         assert not any("bin" in pattern or "pt" in pattern for pattern in options["allow_patterns"])
         raise OSError("stop here")
 
     monkeypatch.setattr(transformers.utils.hub, "snapshot_download", snapshot)
     with pytest.raises(ValueError, match="stop here"):
-        rag.sentence_transformers_model("a/b", fetch)
-    assert asked == [("a/b", not fetch)]
+        rag.sentence_transformers_model(name, fetch)
+    assert asked == [("a/b", revision, not fetch)]
 
 
 # --- Evaluation --------------------------------------------------------------------------
