@@ -5,8 +5,8 @@
 A linear model gives every feature a weight and adds up: z = w₁x₁ + ... + w_d x_d + b. What it does
 with the score z, and which weights it calls good, makes eight methods out of one formula.
 
-Run `python linear_models.py`, or a part: `python linear_models.py ridge lasso`. Nothing but numpy
-is needed, apart from functions called `sklearn_...`: those are the library version.
+Run `python linear_models.py`, or a part: `python linear_models.py ridge lasso`. Fitting needs
+numpy alone; functions called `sklearn_...` are the library version, for the demos to compare.
 
     n, d, k   number of examples, of features, of classes
     X         features, one example per row                          (n, d)
@@ -152,10 +152,10 @@ def demo_linear_regression(plot=False):
     print("== Linear regression: what does an hour of study add to a score? ==\n")
     X, y = np.array([[1.0], [2], [3], [4], [5]]), np.array([52.0, 55, 61, 64, 68])
     w, b = fit_linear_regression(X, y)
-    print(f"  hours 1 to 5, scores {y}, line {predict_linear(X, w, b).round(1)}")
+    print(f"  w = {w[0]:.2f}, b = {b:.2f}: line {predict_linear(X, w, b).round(1)}, scores {y}")
     for share in [0.99, 1.01]:
         *_, J = fit_linear_regression_gd(X, y, share * step_bound(X), 400)
-        print(f"  gradient descent, lr = {share} times 2/L: J goes {J[0]:.0f} -> {J[-1]:.2g}")
+        print(f"  lr = {share} of the bound {step_bound(X):.3f}: J goes {J[0]:.0f} -> {J[-1]:.2g}")
     model = sklearn_linear_regression(X, y)
     rows = [compare_weights("linear regression", w, b, model, "linear regression")]
     w, b, _ = fit_linear_regression_gd(X, y, 0.9 * step_bound(X), 1500)
@@ -315,10 +315,10 @@ def demo_lasso(plot=False):
     print("\n== Lasso: which of ten measurements predict the course of diabetes? ==\n")
     data = load_diabetes()
     X, y = scale(data.data, *fit_scaler(data.data)), data.target  # (22): mean 0, spread 1
-    for l1 in [30, 10, 3, 1]:
-        w, _ = fit_lasso(X, y, l1)
+    for l1, l2 in [(30, 0), (10, 0), (3, 0), (1, 0), (1, 0.5)]:
+        w, _ = fit_lasso(X, y, l1, l2)
         kept = [data.feature_names[j] for j in np.argsort(-np.abs(w)) if w[j] != 0]
-        print(f"  l1 = {l1:<3} keeps {len(kept):2}, the largest weight first: {' '.join(kept)}")
+        print(f"  l1 = {l1:<2}  l2 = {l2:<3}  keeps {len(kept)}, largest first: {' '.join(kept)}")
     rows = []
     for name, l1, l2 in [("lasso", 3, 0.0), ("elastic net", 1, 0.5)]:
         w, b = fit_lasso(X, y, l1, l2)
@@ -326,7 +326,7 @@ def demo_lasso(plot=False):
         rows.append(compare_weights(name, w, b, model, "lasso"))
         rows.append(compare(f"{name} zeros", w == 0, model.coef_ == 0, *ALLOWED["same choice"]))
     return report(rows)
-# Try: add a copy of `bmi` to X. Which of the two does the lasso keep, and the elastic net?
+# Try: l1 = 50 as well. If no feature is kept, what does (7) say about every ρ?
 
 # %% [markdown]
 """
@@ -350,8 +350,8 @@ H of J, jumps to its bottom, and does so again. The slope of p in z is p(1 - p),
 with no λ for b. The share t is 1, unless J would rise: then it is halved until J does not.
 
 **When it fails.** If a line separates the classes, longer weights make every label likelier without
-end; a rare 0/1 column that comes with one class alone is enough. Without a price no w is best then,
-and we say so: the rows whose p is not yet certain no longer decide all weights.
+end; a rare 0/1 column that comes with one class alone is enough. Without a price no w is best then.
+`fit_logistic` reports it if the rows whose p is not yet certain are too few to decide all weights.
 """
 # %%
 def sigmoid(z):
@@ -369,9 +369,9 @@ def newton(J, slopes, theta, name, steps=100):
     for _ in range(steps):
         g, H = slopes(theta)
         size = np.sqrt(np.maximum(H.diagonal(), 1e-300))
-        s, V = np.linalg.eigh(H / np.outer(size, size))
+        s, V = np.linalg.eigh(H / np.outer(size, size))  # the scaled H is V diag(s) Vᵀ
         real = s > len(s) * np.finfo(float).eps * s[-1]
-        step = V[:, real] @ (V[:, real].T @ (g / size) / s[real]) / size
+        step = V[:, real] @ (V[:, real].T @ (g / size) / s[real]) / size  # H⁻¹g
         t = 1.0
         while (new := J(theta - t * step)) > loss + 1e-14 * (1 + loss):
             t /= 2
@@ -454,7 +454,7 @@ counts, and λ on W is λ/2 on that difference. Newton's H would have (dk)² ent
 memory BFGS) learns the curvature from its last ten steps, and asks for the gradient alone.
 
 **When it fails.** With a small λ it can be quite sure of a mistake. On new rows the log loss, the
-mean of -log p_{i,yᵢ}, shows that; the share of right answers does not.
+mean of -log p_{i,yᵢ}, shows that; the share of right answers hardly does.
 """
 # %%
 def softmax(Z):
@@ -503,7 +503,7 @@ def fit_softmax(X, y, l2, steps=5000):
         loss = np.sum(price * Wb**2) / 2 - np.log(np.maximum(P[true], 1e-300)).sum()
         P[true] -= 1  # P - Y
         return loss, (X1.T @ P + price * Wb).ravel()  # equation (15)
-    tol = 1e-8 * n * np.abs(X1).max()  # slopes have the size of n rows of X
+    tol = 1e-10 * n * np.abs(X1).max()  # slopes have the size of n rows of X
     theta, slope = minimize_lbfgs(loss_and_gradient, np.zeros(X1.shape[1] * k), tol, steps)
     Wb = theta.reshape(-1, k)
     if l2 == 0 and np.all(np.argmax(X1 @ Wb, axis=1) == y):
@@ -523,20 +523,20 @@ def demo_softmax(plot=False):
     from sklearn.datasets import load_digits, load_iris
     print("\n== Softmax regression: which iris, which digit? ==\n")
     rows = []
-    for name, data, unit in [("iris", load_iris(), 10), ("digits", load_digits(), 16)]:
-        X, y = data.data / unit, data.target
+    for name, data, top, l2 in [("iris", load_iris(), 10, 0.1), ("digits", load_digits(), 16, 0.1)]:
+        X, y = data.data / top, data.target
         train, test = train_test_split(np.random.default_rng(0), len(y))
-        W, b = fit_softmax(X[train], y[train], l2=0.1)
+        W, b = fit_softmax(X[train], y[train], l2)
         P = predict_softmax(X[test], W, b)
         right, loss = likeliest_right(y[test], P), log_loss(y[test], P)
         print(f"  {name:6} W is {W.shape}; {right:.3f} of new ones right, log loss {loss:.3f}")
-        theirs = sklearn_logistic(X[train], y[train], 0.1).predict_proba(X[test])
+        theirs = sklearn_logistic(X[train], y[train], l2).predict_proba(X[test])
         rows.append(compare(f"softmax P, {name}", P, theirs, *ALLOWED["softmax"]))
     table = confusion_matrix(y[test], P.argmax(axis=1))  # row: the digit, column: the answer
     hard = np.argmin(table.diagonal() / table.sum(axis=1))
     print(f"  The hardest digit is {hard}. How often it was taken for 0 to 9: {table[hard]}")
     return report(rows)
-# Try: set l2=1e-6 for the digits. What happens to the share of right ones, and to the log loss?
+# Try: l2=0.001 for the digits. How do the share of right ones and the log loss change?
 
 # %% [markdown]
 """
@@ -548,7 +548,7 @@ example is safe. With s = 2y - 1, which is -1 or +1, safe means s z ≥ 1:
     J(w, b) = ½(‖w‖² + b²) + C Σᵢ max(0, 1 - sᵢzᵢ)²                                            (16)
 
 The lines z = -1 and z = 1 are 2/‖w‖ apart: a small ‖w‖ is a wide margin, and C the price of being
-inside it. Only the set A of examples with s z < 1 counts, and on A, J is a sum of squares:
+inside it. Only the set A of examples with s z < 1 counts. There (1 - s z)² = (s - z)², as s² = 1:
 
     g = θ - 2C X1_Aᵀ(s - z)_A            H = I + 2C X1_AᵀX1_A                                  (17)
 
@@ -617,11 +617,11 @@ One β alone cannot move, since the sum must stay 0. Sequential minimal optimisa
 
     gain t(gᵢ - gⱼ) - ½t²c,       c = Kᵢᵢ + Kⱼⱼ - 2Kᵢⱼ,       t = (gᵢ - gⱼ) / c                (21)
 
-Take the i with the largest g that may rise, and the j that then gains most, until no pair gains:
+Of the β that may rise take the i with the largest g, then the j that gains most, until none does:
 every β strictly between its bounds then has g = b. Examples with β = 0 play no part; the others are
 the support vectors.
 
-**When it fails.** K has n² entries: for small n only. A huge γ remembers all and learns nothing.
+**When it fails.** K has n² entries: for small n only. A huge γ remembers all and learns little.
 """
 # %%
 # A fitted (18): row numbers (m,), rows (m, d) and beta (m,) of the support vectors, b, gamma.
@@ -644,8 +644,8 @@ def smo(K, s, C, tol, steps):
     beta, g = np.zeros(len(s)), s.copy()
     c = np.maximum(np.add.outer(K.diagonal(), K.diagonal()) - 2 * K, 1e-12)  # of every pair
     for _ in range(steps):
-        i = np.argmax(g - top)
-        gap = g[i] - g - bottom
+        i = np.argmax(g - top)  # top is inf where β may not rise
+        gap = g[i] - g - bottom  # bottom is inf where β may not fall
         if gap.max() <= tol:
             break
         j = np.argmax(np.maximum(gap, 0) ** 2 / c[i])  # twice the gain of equation (21)
@@ -701,11 +701,11 @@ def demo_kernel_svm(plot=False):
         rows += [compare(f"SVM rows, {name}", model.support, theirs, *ALLOWED["same choice"])]
     x1, x2 = np.meshgrid(np.linspace(-1.6, 2.6, 60), np.linspace(1.5, -1, 12))
     z = predict_kernel_svm(np.column_stack([x1.ravel(), x2.ravel()]), model).reshape(x1.shape)
-    print("  gamma=2: # for class 1, . for class 0, blank inside the margin\n")
+    print(f"  {name}: # for class 1, . for class 0, blank inside the margin\n")
     for line in np.where(z > 1, "#", np.where(z < -1, ".", " ")):
         print("    " + "".join(line).rstrip())
     return report(rows)
-# Try: gamma=0.01 with C=10. Which of the three rows does it resemble?
+# Try: append ("gamma=0.01", 10, 0.01). Which of the three rows does it resemble?
 
 # %% [markdown]
 """
@@ -717,10 +717,10 @@ underfits); one that learns the noise is bad on the test alone (it overfits). Co
 
     x' = (x - mean) / std,               both from the training rows, and kept for later       (22)
 
-Predict 1 where p ≥ t: for every t the ROC curve plots the share of positives found against the
-share of negatives taken for one. The area under it (AUC) is the chance that a random positive gets
-a higher p than a random negative. Costs choose t, if p can be trusted: with m for a miss and f for
-a false alarm, predicting 1 pays where p m > (1 - p) f, so
+Call y = 1 positive, y = 0 negative, and predict 1 where p ≥ t. For every t the ROC curve plots the
+share of positives found against the share of false alarms among negatives. The area under it (AUC)
+is the chance that a random positive gets a higher p than a random negative. If p can be trusted,
+costs choose t: a miss costs m, a false alarm f, and predicting 1 pays where p m > (1 - p) f, so
 
     t = f / (f + m)                                                                            (23)
 
@@ -766,7 +766,7 @@ def sklearn_evaluation(X, y, folds, model):
     return model_selection.cross_val_score(scaled, X, y, cv=folds)
 
 def demo_evaluation(plot=False):
-    """Training score against test score as a model grows, and as l2 holds it back."""
+    """R² = 1 - Σr² / Σ(y - mean)², 1 at best and 0 for the mean, on rows seen and not seen."""
     from sklearn.linear_model import Ridge
     print("\n== Honest evaluation: how many powers of x fit a wave of 40 noisy points? ==\n")
     rng = np.random.default_rng(4)
@@ -816,7 +816,7 @@ def demo_threshold(plot=False):
     p = predict_logistic(X[test], *fit_logistic(X[train], y[train], l2=0.1))
     y = y[test]
     print("  predict 1     right  8s found  false alarms   cost")
-    for t in [np.inf, 0.5, 1 / 11, 0.01]:
+    for t in [np.inf, 0.5, 1 / 11, 0.01]:  # (23) with f = 1 and m = 10 is 1 / 11
         (_, alarms), (missed, found) = confusion_matrix(y, p >= t)
         right, cost = accuracy(y, p >= t), 10 * missed + alarms
         print(f"  p >= {t:<7.3f}  {right:.3f}  {found:4}/{y.sum()}  {alarms:12}  {cost:5}")

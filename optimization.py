@@ -10,7 +10,7 @@ Run `python optimization.py`, or a part with its picture: `python optimization.p
 `pytest` checks it. Only the demos and `torch_...`, the library version, need more than numpy.
 
     n, d, t   number of examples, of parameters, of the step (from 1; in schedules from 0)
-    w         parameters, which the methods move                             (d,)
+    w         parameters, which the methods move; ‖w‖ = √(wᵀw) is its length (d,)
     f, g      the loss; its gradient, all slopes ∂f/∂w, or an estimate of it (d,)
     H, A      Hessian: all slopes of g, the curvature (A if it is constant)  (d, d)
     L, ℓ, κ   largest and smallest curvature; kappa: L / ℓ, the `condition`
@@ -48,7 +48,7 @@ The gradient g points uphill, where the loss rises fastest. So walk against it:
 
     w ← w - η g(w)                                                              (1)
 
-The one choice is η. All about it can be seen on a ravine, f(w) = ½ wᵀAw, whose gradient is Aw and
+The one choice is η. A ravine shows all about it: f(w) = ½ wᵀAw, A = Aᵀ, whose gradient is Aw and
 whose bottom is w = 0. An eigenvector of A is a direction that A only stretches, by the curvature
 λᵢ. Along it g is λᵢ times w, so a step multiplies the distance to the bottom by 1 - η λᵢ. This must
 stay between -1 and 1 for every λᵢ, hence η < 2 / L: beyond it each step lands higher on the
@@ -139,7 +139,7 @@ def demo_gradient_descent(plot=False):
         results.append(compare(f"lr {lr:.4f}", path, theirs, *ALLOWED["path"]))
     return report(results)
 
-# Try: ravine(condition=1000), every lr a tenth as long. Predict 2/L and the steps per digit.
+# Try: ravine(condition=50). Predict 2/L, whether lr 0.021 still flies off, and which row is best.
 
 # %% [markdown]
 """
@@ -196,17 +196,17 @@ def torch_minibatch(X, y, w, lr, batches):
 def demo_minibatches(plot=False):
     """The cloud around the minimum: step size, batch size, and what averaging does."""
     print("\n== Mini-batches: how noisy is a cheap gradient? ==")
-    print("\n  batch    lr   distance to the minimum after 10 epochs   of the mean of the last 5")
+    print("\n  batch    lr   |g_B - g|   to the minimum after 10 epochs   from mean of last 5")
     rng = np.random.default_rng(0)
     X, y, _, _ = make_regression(rng, n=256, d=5)
-    best = np.linalg.solve(X.T @ X, X.T @ y)
+    best, gradient = np.linalg.solve(X.T @ X, X.T @ y), squared_error_gradient(X, y)
     results = []
-    for size, lr in [(8, 0.1), (8, 0.02), (64, 0.1)]:
+    for size, lr in [(8, 0.1), (8, 0.02), (32, 0.1)]:
         batches = [rows for _ in range(10) for rows in minibatches(rng, 256, size)]
-        path = minibatch_sgd(squared_error_gradient(X, y), np.zeros(5), lr, batches)
-        end = np.linalg.norm(path[-1] - best)
-        middle = np.linalg.norm(path[len(path) // 2 :].mean(axis=0) - best)
-        print(f"  {size:5}  {lr:4}   {end:39.4f}   {middle:26.4f}")
+        noise = np.mean([np.linalg.norm(gradient(best, rows)) for rows in batches])  # there g is 0
+        path = minibatch_sgd(gradient, np.zeros(5), lr, batches)
+        end, middle = np.linalg.norm([path[-1], path[len(path) // 2 :].mean(axis=0)] - best, axis=1)
+        print(f"  {size:5}  {lr:4}   {noise:9.4f}   {end:30.4f}   {middle:19.4f}")
         theirs = torch_minibatch(X, y, np.zeros(5), lr, batches)
         results.append(compare(f"batches of {size}, lr {lr}", path, theirs, *ALLOWED["path"]))
     return report(results)
@@ -231,8 +231,8 @@ With τ = 0 a steady gradient builds up to g / (1 - β): β = 0.9 means steps te
 This is (2) with √κ for κ: for κ = 100 a digit takes 11 to 12 steps in the end, not 115. Nesterov
 with η = 1 / L and β = (√κ - 1) / (√κ + 1) multiplies the error by 1 - 1/√κ.
 
-**When it fails.** With too large a β the ball swings through the minimum and back. Each step leaves
-√β of the swing; a smaller η calms it no sooner. **What people get wrong.** τ = 0 taken for τ = β.
+**When it fails.** With too large a β the ball swings about the minimum. Each step leaves √β of the
+swing; a smaller η calms it no sooner. **What people get wrong.** They use the η of τ = β at τ = 0.
 """
 # %%
 BLOCK = 131072  # numbers, 1 MB: what a step computes in between stays in the cache
@@ -343,7 +343,7 @@ def demo_momentum(plot=False):
         results.append(beside_torch(SGD, rosenbrock(), lr=1e-4, momentum=0.9, **extra))
     return report(results)
 
-# Try: give momentum 0.97 a step a tenth as long. Does the ball swing less often? Or less far?
+# Try: lr=0.01 for the ball. With momentum 0.97, does it swing less often? Is it calmer at step 30?
 
 # %% [markdown]
 """
@@ -393,9 +393,9 @@ def demo_adaptive(plot=False):
     print("\n  Slope 100 for 10 steps, then 1 (lr 0.1). Length of step t:")
     times = np.array([1, 2, 10, 11, 100, 1000, 2000])
     print("  t        " + " ".join(f"{t:7}" for t in times))
-    for method in [Adagrad, RMSprop]:
+    for method, own in [(Adagrad, {}), (RMSprop, dict(alpha=0.99))]:
         slopes = iter([100.0] * 10 + [1.0] * 1990)
-        path = descend(method([0.0], lr=0.1), lambda w: [next(slopes)], 2000)
+        path = descend(method([0.0], lr=0.1, **own), lambda w: [next(slopes)], 2000)
         lengths = -np.diff(path[:, 0])
         print(f"  {method.__name__:9}" + " ".join(f"{x:7.4f}" for x in lengths[times - 1]))
     results, uphill = [], dict(weight_decay=0.1, maximize=True)
@@ -404,7 +404,7 @@ def demo_adaptive(plot=False):
             results.append(beside_torch(method, rosenbrock(), lr=lr, **extra))
     return report(results)
 
-# Try: alpha=0.9. Predict the length of RMSProp's first step, and whether t = 100 has recovered.
+# Try: alpha=0.9 in the table. Predict RMSProp's first step, and whether t = 100 has recovered.
 
 # %% [markdown]
 """
@@ -466,7 +466,7 @@ def demo_adam(plot=False):
         path = descend(Adam([0.0], lr=1.0, correct=correct), lambda w: -np.ones(1), 10)
         print(f"  {name:10}" + " ".join(f"{step:5.2f}" for step in np.diff(path[:, 0])))
     print("\n  Two weights of 1 under gradients that flip their sign, of size 1 and of size 100.")
-    print("  200 steps, lr 0.001, weight decay 1: 0.999^200 = 0.819, less what the flips add:")
+    print("  200 steps, lr 0.001, weight decay 1. By (12) both fall to 0.999^200 = 0.819, nearly:")
     results = []
     for method in [Adam, AdamW]:
         optimizer = method([1.0, 1.0], lr=0.001, weight_decay=1.0)
@@ -487,12 +487,12 @@ A large step finds the valley, a small one the bottom. A schedule is η as a fun
 t = 0, 1, 2, ... Three in use; γ (gamma) is the `factor` of a decay, k its `every`, η₀ the `lowest`
 rate, T the `steps`, s the share of η at the `start`:
 
-    step decay     η γ^⌊t / k⌋             (with k = 1: exponential decay)     (13)
+    step decay     η γ^⌊t / k⌋             (⌊ ⌋ rounds down; k=1: exponential) (13)
     cosine         η₀ + ½ (η - η₀) (1 + cos(π t / T)),       t ≤ T             (14)
     warm-up        η (s + (1 - s) t / T),                    t ≤ T             (15)
 
 Warm-up, often followed by the cosine, serves the first steps of Adam, whose v̂ rests on a few
-gradients only. Clipping shortens the gradient; one norm for all arrays keeps its direction:
+gradients only. Clipping cuts ‖g‖ to c, the `max_norm`; one norm for all arrays keeps the direction:
 
     ‖g‖ = √(sum of squares over all arrays),    g ← g · min(1, c / ‖g‖)        (16)
 
@@ -568,14 +568,14 @@ def demo_clipping(plot=False):
 ## Newton and L-BFGS: what does curvature buy?
 
 The gradient says where down is, the Hessian H how soon the slope ends. Going p from w, the gradient
-becomes g + Hp, nearly. Newton's step makes it zero:
+becomes g + Hp, nearly. Newton's step solves g + Hp = 0 for p; H⁻¹, the inverse, undoes H:
 
-    w ← w - H⁻¹ g                                                              (17)
+    w ← w + p,      p = -H⁻¹ g                                                 (17)
 
 Near a minimum the right digits double each time, whatever κ is, for a (d, d) system per step.
 
 Far from the minimum a full step can be too long. So search along the direction p for a length t
-that lowers the loss f enough and flattens the slope gᵀp, the strong Wolfe conditions:
+that lowers f enough (c₁ = 1e-4) and flattens the slope gᵀp (c₂ = 0.9), strong Wolfe conditions:
 
     f(w + tp) ≤ f(w) + c₁ t gᵀp,       |g(w + tp)ᵀp| ≤ c₂ |gᵀp|                (18)
 
@@ -634,7 +634,7 @@ def newton(problem, steps=50, tol=1e-8, search=True):
             t, g = line_search(problem, w, p, g)
             w = w + t * p
         else:
-            w = w - np.linalg.solve(H, g)
+            w = w - np.linalg.solve(H, g)  # equation (17)
             g = check_gradient(problem.gradient(w), w)
         path.append(w)
     return finish(path, g, tol)
@@ -642,11 +642,11 @@ def newton(problem, steps=50, tol=1e-8, search=True):
 # %% [markdown]
 """
 L-BFGS (Liu and Nocedal 1989) never forms H. It keeps the last steps s, with the change y of the
-gradient along each, and from (sᵀy / yᵀy) I builds, pair after pair, an H⁻¹ that maps this y to s:
+gradient along each. From (sᵀy / yᵀy) I, with Iw = w, each pair makes an H⁻¹ that maps its y to s:
 
     H⁻¹ ← (I - ρ s yᵀ) H⁻¹ (I - ρ y sᵀ) + ρ s sᵀ,     ρ = 1 / yᵀs              (19)
 
-That needs yᵀs > 0, or H⁻¹ may point uphill; the second condition in (18) sees to it.
+That needs yᵀs > 0, or -H⁻¹g may point uphill; the second condition in (18) sees to it.
 **When it fails.** On mini-batches y, a difference of gradients, measures mostly their noise.
 """
 # %%
@@ -833,7 +833,7 @@ def demo_data_parallel(plot=False):
 Three courses: a ravine with κ = 100 along the axes, the same turned by 45 degrees, Rosenbrock's
 bent valley. Each method has one setting for all, so some crawl on the ravine for the bent valley's
 sake. Count the steps until the loss is 1e-6 of what it was. **When it fails.** A step of Newton
-costs more than the others: it is a race of ideas, not of seconds.
+solves a system, one of L-BFGS may try several lengths: a race of ideas, not of seconds.
 """
 # %%
 RACERS = {  # one setting each for all courses

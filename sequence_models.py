@@ -65,7 +65,7 @@ Keep a state h. At every step mix the new input into it, with the same weights:
     hₜ = tanh(aₜ + uₜ),   aₜ = xₜ Wx + bx,   uₜ = hₜ₋₁ Wh + bh,   t = 1..T                  (1)
 
 **Backpropagation through time.** Let dₜ be what the loss says about hₜ as an output. But hₜ also
-acts on everything later, by way of uₜ₊₁. So walk from the last step to the first:
+acts on everything later, by way of uₜ₊₁. Walk from the last step, where duₜ₊₁ is 0, to the first:
 
     gₜ = ∂L/∂hₜ = dₜ + duₜ₊₁ Whᵀ,   daₜ = duₜ = gₜ ⊙ (1 - hₜ²)                              (2)
     dWx = Σ xₜᵀ daₜ,   dbx = Σ daₜ,   dWh = Σ hₜ₋₁ᵀ duₜ,   dbh = Σ duₜ                      (3)
@@ -76,8 +76,8 @@ by Whᵀ. With slopes near 1, and ρ (rho) the spectral radius of Wh, its larges
     ‖gₜ₋ₖ‖ grows or shrinks like ρᵏ as k grows                                              (4)
 
 Below 1 the gradient vanishes: step t learns nothing from step t - k. Above 1 it explodes, unless
-tanh saturates: on normal inputs ρ = 1.1 still shrinks. Clipping cures one, but nothing the other.
-**What people get wrong.** Without the second term of gₜ a network still learns, but less.
+tanh saturates: on normal inputs ρ = 1.1 shrinks. Clipping, a cap on ‖g‖, cures explosion only.
+**What people get wrong.** Without duₜ₊₁ Whᵀ in (2) a network still learns, but less.
 """
 # %%
 Recurrent = namedtuple("Recurrent", "Wx Wh bx bh")  # weights, or their gradients
@@ -118,7 +118,7 @@ def unroll(step, weights, x, h0, *c0):
         da, du = np.empty_like(a), np.empty_like(a)
         later = np.zeros((B, H))  # what the later steps say about h: duₜ₊₁ Whᵀ
         for t in reversed(range(T)):
-            da[t], du[t], direct, *dc = to_steps[t](dh[t] + later, *dc)
+            da[t], du[t], direct, *dc = to_steps[t](dh[t] + later, *dc)  # the sum is gₜ
             later = du[t] @ weights.Wh.T + direct
         dx, dWx, dbx = to_x(da)
         dWh = np.tensordot(h[:-1], du, axes=([0, 1], [0, 1]))  # the sum over steps and sequences
@@ -129,9 +129,9 @@ def unroll(step, weights, x, h0, *c0):
 """
 ### Gates: how does an LSTM or a GRU remember?
 
-Do not rewrite the state, add to it. Gates between 0 and 1 decide how much stays. The LSTM (long
-short-term memory; its gate f is from Gers et al., 2000) cuts aₜ + uₜ into four parts and has two
-states, h and c. On the way back c is a road with nothing on it but f, and no matrix:
+Do not rewrite the state, add to it, by gates between 0 and 1. The LSTM (long short-term memory) has
+two states, h and c, and cuts aₜ + uₜ into four parts: gates i (how much to take in), f (how much to
+keep; Gers et al., 2000), o (how much to show), new value n. Back from c to c is only f, no matrix:
 
     i, f, o = σ(a_i + u_i), σ(a_f + u_f), σ(a_o + u_o)   and   n = tanh(a_n + u_n)          (5)
     cₜ = f ⊙ cₜ₋₁ + i ⊙ n,   hₜ = o ⊙ tanh(cₜ)                                              (6)
@@ -143,7 +143,7 @@ hₜ₋₁ acts on hₜ directly, too: gₜ₋₁ gets z ⊙ gₜ more, in the c
     r, z = σ(a_r + u_r), σ(a_z + u_z),   n = tanh(a_n + r ⊙ u_n),   hₜ = n + z ⊙ (hₜ₋₁ - n) (8)
 
 **When it fails.** Gates alone do not remember: f = 0.5 leaves 0.000001 after 20 steps. Let them
-start open: a bias of 1 or more for f (or z). Fully open, c and h together may even grow a little.
+start open: a bias of 1 or more for f (or z). Too open, an LSTM may grow, a GRU takes nothing in.
 **What people get wrong.** The slope of s = σ(a) is s(1 - s): of s itself, not of σ(s). And r acts
 after the product with Wh, as in torch; before it would be another model.
 """
@@ -264,13 +264,13 @@ def demo_recurrent(plot=False):
 """
 ## Attention: why carry everything through one state?
 
-Let every step look back itself. It asks with a query, offers a key and holds a value, all of them
-rows. The better a query fits a key, the more of that value is read. With d columns in Q and K:
+Let every step look back itself: it asks with a query, offers a key, holds a value, all rows. The
+better the fit, the more is read: softmax makes shares exp(s)/Σ exp(s). With d columns in Q and K:
 
     S = Q Kᵀ/√d,   P = softmax of each row of S,   O = P V                                  (9)
 
-The product of two random rows has standard deviation √d. Divided by it, the softmax stays away
-from 0 and 1, where its gradient dies. The causal mask sets Sₜₛ = -∞ where s > t: no step may see
+A product of two rows of d standard normal numbers has standard deviation √d. Divided by it, P keeps
+off 0 and 1, where its gradient dies. The causal mask sets Sₜₛ = -∞ where s > t: no step may see
 later ones if it is to predict the next. A row of P sums to 1, so what one key gains others lose:
 
     dV = Pᵀ dO,   dS = P ⊙ (dO Vᵀ - rowsum(dO ⊙ O)),   dQ = dS K/√d,   dK = dSᵀ Q/√d       (10)
@@ -291,7 +291,7 @@ def causal_mask(steps):
     return np.tri(check_number("steps", steps, least=1, integer=True), dtype=bool)
 
 def softmax(s):
-    """Weights along the last axis that sum to 1; nothing but zeros where all s are -inf."""
+    """exp(s)/Σ exp(s) along the last axis, less the maximum against overflow; all -inf: zeros."""
     e = np.exp(s - s.max(axis=-1, keepdims=True, initial=-1e300))  # a finite maximum, always
     e /= np.maximum(e.sum(axis=-1, keepdims=True), 1)  # the sum is at least 1; all masked: 0
     return e
@@ -303,7 +303,7 @@ def attention(q, k, v, mask=None):
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         raise ValueError(f"q, k, v must be (T, d), (N, d), (N, e), not {q.shape, k.shape, v.shape}")
     root = np.sqrt(q.shape[-1])
-    s = q / root @ k.mT
+    s = (q / root) @ k.mT  # .mT swaps the last two axes
     if mask is not None:
         if np.shape(mask) != s.shape[-2:] or np.asarray(mask).dtype != bool:
             raise ValueError(f"mask must hold booleans in shape {s.shape[-2:]}, (T, N)")
@@ -375,16 +375,16 @@ def demo_attention(plot=False):
         save_plot("sequence_models_attention.png", draw)
     free = compare_attention(rng, "all True:", causal | True)
     return report(free + compare_attention(rng, "causal:", causal))
-# Try: make the query 6 * onehot (a letter like itself counts e^3 = 20 times) sharper, then 0.
+# Try: 20, then 0, for the 6 of 6 * onehot. With 6 a like letter counts e^(6/2) = 20 times; now?
 
 # %% [markdown]
 """
 ## A tiny GPT: how do layers of attention become a model that writes?
 
-A token becomes a row of a table plus a row for its position. Blocks add corrections to that stream
-x, each read from a copy with mean 0 and variance 1 (LayerNorm), so the gradient keeps a straight
-road back. In the end the table of tokens also reads the result (weight tying), so it has two
-gradients to add up. Logits score each token as the next. Biases left out:
+A token, here one of V letters, becomes a row of a table plus a row for its position. Blocks add to
+that stream x what attention reads from other steps, then what two layers make of each step alone,
+from copies with mean 0 and variance 1 (LayerNorm). Sums keep the gradient's road back straight. A
+token's logit, its score as next, reuses the table (weight tying): two gradients. Biases left out:
 
     x = tokens[id] + positions[t],   the blocks,   logits = LayerNorm(x) tokensᵀ           (11)
     block: x ← x + MultiHead(LayerNorm(x)),   x ← x + max(0, LayerNorm(x) W_up) W_down     (12)
@@ -393,7 +393,7 @@ gradients to add up. Logits score each token as the next. Biases left out:
 """
 # %%
 Block = namedtuple("Block", "W_in b_in W_out b_out W_up b_up W_down b_down gain1 bias1 gain2 bias2")
-# The tables (V, E) and (C, E); the weights of all blocks stacked, W_in as (layers, E, 3E)
+# V tokens, C positions: tables (V, E), (C, E); all blocks stacked, W_in as (layers, E, 3E)
 GPT = namedtuple("GPT", ["tokens", "positions", *Block._fields, "gain", "bias"])
 HEAD = 8  # columns of a head in the GPT, which thus has E / 8 heads
 
@@ -557,7 +557,7 @@ def generate(model, prompt, uniforms, temperature=1.0, top_k=None):
     context = len(model.positions)
     past = None
     for u in uniforms:
-        if len(ids) > context:  # the window moves
+        if len(ids) > context:  # the window moves, and so does every letter's position
             past = None
         logits, past, _ = gpt(model, [ids[-1:] if past else ids[-context:]], past)
         ids.append(pick_token(logits[0, -1], u, temperature, top_k))
@@ -597,8 +597,8 @@ def show_writing(model, letters, prompt):
         ids = generate(model, [0], uniforms, temperature, k)  # from 0, the end of a line
         written = "".join(letters[ids]).replace("\n", " / ")
         print(f"  temperature {temperature:3}, top {k:2}:{written}")
-    _, past, _ = gpt(model, [prompt[:-1]])
-    logits, full = gpt(model, [prompt[-1:]], past)[0][0, -1], gpt(model, [prompt])[0][0, -1]
+    past, full = gpt(model, [prompt[:-1]])[1], gpt(model, [prompt])[0][0, -1]
+    logits = gpt(model, [prompt[-1:]], past)[0][0, -1]  # the last letter alone, by the cache
     comparisons = [compare("logits by the cache", logits, full, *ALLOWED["cache"])]
     for k in [V, 3]:
         ours = [pick_token(logits, u, 2, k) for u in uniforms]
@@ -630,7 +630,7 @@ def demo_gpt(plot=False):
     theirs = torch_train_gpt(start, batches[:20])
     losses = compare("GPT losses, 20 steps", losses[:20], theirs, *ALLOWED["GPT"])
     return report([losses, *show_writing(model, letters, test[:21])])
-# Try: causal_mask all True, and size=(400, 12). Perplexity falls below the best. What is written?
+# Try: causal_mask all True and size=(400, 12). What is written? Why is the cache NOT EQUAL now?
 
 # %% [markdown]
 """
@@ -739,11 +739,11 @@ An RNN may read the same window a value at a time, less its last value, so that 
 range. Both must beat forecasts that cost nothing: naive, the last value, and seasonal naive, the
 value one season ago. The season is the shortest lag at which the past nearly repeats itself.
 
-**When it fails.** A change that the training part never saw is unknown to every model.
+**When it fails.** No model knows a change that training never saw. A small gap may be chance.
 **What people get wrong.** A random split puts the neighbours of each test window, which share all
 values but one, into the training part, where a model looks them up: a random walk, which nobody can
-forecast, seems easy. Train on the past, test on the future: there the walk is where it never was.
-Each fold leaves a gap of ahead - 1 rows before its test part, as their targets lie in it.
+forecast, seems easy. Train on the past, test on the future: there few have a near copy. Each
+fold, a training and a test part, leaves out ahead - 1 rows between, with targets not yet known.
 """
 # %%
 Forecaster = namedtuple("Forecaster", [*Recurrent._fields, "w", "b"])  # an RNN, w (H,), b (1,)
@@ -781,7 +781,7 @@ def fit_autoregression(X, y):  # least squares, explained in linear_models.py
     A = np.column_stack([X, y])
     mean = A.mean(axis=0)
     R = np.linalg.qr(A - mean, mode="r")  # small, with the lengths and angles of A
-    U, s, Vt = np.linalg.svd(R[:, :-1], full_matrices=False)
+    U, s, Vt = np.linalg.svd(R[:, :-1], full_matrices=False)  # = U S Vt, so w = V Uᵀr/s
     kept = s > np.finfo(float).eps * max(X.shape) * np.linalg.norm(X)  # the rest is rounding
     w = Vt[kept].T @ (U[:, kept].T @ R[:, -1] / s[kept])
     return w, mean[-1] - mean[:-1] @ w

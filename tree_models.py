@@ -724,8 +724,8 @@ Trees ask "at most 2.45?", and need numbers. Three ways to them:
 
       code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (15)
 
-**What people get wrong.** In (15) each row's own y is part of its code. With one row and m = 0 the
-code is y, and noise looks good until new rows come. Cut the rows into folds; code each by the rest.
+**What people get wrong.** They leak the answers: in (15) each row's own y is in its code. If n = 1
+and m = 0, the code is y: noise looks good until new rows come. Code each fold by the others.
 """
 # %%
 def check_column(column):
