@@ -94,7 +94,7 @@ def decide(values):
     return values.argmax(axis=1) if values.ndim == 2 else values
 
 def predict_tree(root, X):
-    """A label or a number per row: (n,). A level at a time, in twice the library's time."""
+    """A label or a number per row: (n,). By levels, in two to three times the library's time."""
     return decide(tree_values(root, X))
 
 def show_tree(root, names=None, depth=10):
@@ -428,8 +428,8 @@ it, and you get an honest score without a test set: out of bag.
 Forest = namedtuple("Forest", "trees counts")  # roots; how often each drew each row (trees, n)
 def fit_forest(X, y, criterion="gini", trees=100, max_features="sqrt", max_depth=None,
                min_samples_leaf=1, rng=None, counts=None):  # fmt: skip
-    """Random forest (Breiman, 2001). max_features is a number, "sqrt" of d, or None for all.
-    The bootstrap comes from the generator rng, or is given as counts (trees, n)."""
+    """Random forest (Breiman, 2001). max_features is a number, "sqrt" of d, or None for all; rng
+    draws the bootstrap, or counts (trees, n) gives it. "sqrt" takes 1.6 of the library's time."""
     X, targets, limits = check_fit(X, y, criterion, max_depth, min_samples_leaf)
     (n, d), rng = X.shape, np.random.default_rng(0) if rng is None else rng
     if not isinstance(rng, np.random.Generator):
@@ -566,7 +566,7 @@ def predict_boosting(model, X):
     return mean_of(model.loss, F)
 
 def sklearn_boosting(X, y, loss="squared", steps=100, lr=0.1, max_depth=3, min_samples_leaf=1):
-    """The library version: steps is `n_estimators`. It sorts anew in every node; we sort once."""
+    """The library version; steps: `n_estimators`. It sorts in every node: four times our time."""
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
     kind = GradientBoostingRegressor if loss == "squared" else GradientBoostingClassifier
     options = dict(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=0)
