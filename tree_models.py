@@ -35,7 +35,6 @@ ALLOWED = {
 def beside(*lines):
     """Compare and report lines of (row of ALLOWED, what, scratch, library)."""
     return report([compare(what, ours, theirs, *ALLOWED[row]) for row, what, ours, theirs in lines])
-
 # %% [markdown]
 """
 ## A tree by hand: what does a tree do with an example?
@@ -313,7 +312,8 @@ def demo_trees(plot=False):
     for i in np.argsort(X[:, 0])[::16]:
         print(f"  x = {X[i, 0]:.1f}  {stairs[i]:5.2f}  " + " " * round(15 + 12 * stairs[i]) + "#")
     if plot:
-        save_plot("tree_models_trees.png", lambda ax: ax.plot(X, y, ".", X, stairs, "_"))
+        save_plot("tree_models_trees.png", lambda ax: (
+            ax.plot(X, y, ".", X, stairs, "_"), ax.set(xlabel="x", ylabel="y, and the stairs")))
     cuts = sorted(t.threshold for t in list_nodes(root) if t.left is not None)
     theirs = np.sort(library.tree_.threshold[library.tree_.children_left >= 0])
     lines = [("sums", f"{len(cuts)} thresholds", cuts, theirs),
