@@ -607,7 +607,7 @@ Compare with examples instead of weighing features. A score is a sum of similari
 
 with γ (gamma) for how fast similarity fades; K(x, x') = x·x' gives the straight line. Where
 ½‖w‖² + C Σᵢ max(0, 1 - sᵢzᵢ) is least, b being free, w is a mix Σᵢ βᵢxᵢ of examples. The best β
-solves another problem, the dual, which meets the examples in products xᵢ·xⱼ alone. Call those Kᵢⱼ:
+solves the dual, which meets the examples in products xᵢ·xⱼ alone. The kernel trick puts Kᵢⱼ there:
 
     maximise Σᵢ sᵢβᵢ - ½ βᵀKβ            where Σᵢ βᵢ = 0 and 0 ≤ sᵢβᵢ ≤ C                      (19)
     its slope in βᵢ: gᵢ = sᵢ - Σⱼ Kᵢⱼβⱼ                                                        (20)
