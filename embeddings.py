@@ -211,7 +211,7 @@ def sklearn_svd_randomized(A, k, rng):
     from sklearn.utils.extmath import randomized_svd as svd
     return svd(A, k, n_iter=4, power_iteration_normalizer="QR", transpose=False, random_state=rng)
 def sklearn_pca(X, k, whiten=False):
-    """The library version: a fitted PCA. By default it takes C, (8), if n >= 10 d."""
+    """The library version: a fitted PCA. By default it takes C, (8), if n >= 10 d and d <= 1000."""
     from sklearn.decomposition import PCA
     return PCA(k, whiten=whiten, svd_solver="full").fit(X)
 

@@ -724,7 +724,7 @@ Trees ask "at most 2.45?", and need numbers. Three ways to them:
 
       code(c) = (n_c mean_c(y) + m mean(y)) / (n_c + m)                            (15)
 
-**What people get wrong.** They leak the answers: in (15) each row's own y is in its code. If n = 1
+**What people get wrong.** They leak the answers: (15) puts a row's own y into its code. If n_c = 1
 and m = 0, the code is y: noise looks good until new rows come. Code each fold by the others.
 """
 # %%
